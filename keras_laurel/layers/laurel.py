@@ -1,0 +1,274 @@
+"""The learned augmented residual join: the one equation of the package."""
+
+import keras
+from keras import ops
+
+from keras_laurel.layers.low_rank import LowRank, is_zeros
+from keras_laurel.layers.previous_activations import PreviousActivations
+from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
+from keras_laurel.layers.residual_weights import ResidualWeights
+
+
+@keras.saving.register_keras_serializable(package="keras_laurel")
+class Laurel(keras.layers.Layer):
+    """Joins a branch to a residual stream by LAuReL, in place of `x + f(x)`.
+
+        y = alpha * f(x) + beta * (x + norm(sum_j gamma[j] * h_j(x_j)))
+
+    `x_0` is `x`, the join's input, and `x_1 ... x_{k-1}` are the inputs of the joins before it, newest first.
+    Every part is off until asked for, so `Laurel()` is `x + f(x)`:
+
+    | part (the paper's name) | turned on by | new weights |
+    |---|---|---|
+    | residual weights `alpha`, `beta` (RW) | `residual_weights=` | 2 (`"single"`: 1), times `dim` if `per_channel` |
+    | low-rank map, `h_0(x) = x @ down @ up` (LR) | `rank=r` | 2 r dim |
+    | previous activations, `gamma` (PA), `h_j` the identity | `num_activations=k` | k |
+    | both, each `h_j` a low-rank map of its own | `rank=r, num_activations=k` | 2 r k dim + k |
+    | root mean square norm with a gain | `norm="rms"` | dim |
+
+    **A new layer returns `x + f(x)`** (unless `scale` differs from 2), bit for bit in float32: `alpha` and `beta`
+    start at one, and of the factors of the sum just the last (the gain, else `up`, else `gamma`) starts at zero.
+
+    The layer is stateless: earlier states come as inputs, which `keras_laurel.History` collects. `alpha`, `beta`,
+    `gamma`, the norm and the sum are computed in float32 (float64 if that is the compute dtype) and cast once.
+
+    Args:
+        residual_weights: Form of alpha and beta, `"softmax"`, `"sigmoid"`, `"single"` or `"free"`: see
+            `ResidualWeights`. `None` leaves both at one.
+        scale: Sum of alpha and beta at start. 2.0 starts at the plain residual; 1.0 is the paper's literal form.
+        per_channel: If true, alpha and beta are vectors over the channels.
+        rank: Positive integer below `dim`, the rank of the low-rank maps, or `None`.
+        num_activations: Positive integer k, how many states to weigh, the join's own among them, or `None`.
+        previous: `"last"` weighs the last k states; `"first"` weighs just the stack's first one (`x` itself in the
+            stack's first join) and wants `num_activations=1`.
+        norm: `"rms"` normalizes the sum by its root mean square over the channels, or `None`. With `rank` it is
+            the LAuReL block of Gemma 3n.
+        norm_epsilon: Positive float, added to the mean square.
+        down_initializer: Initializer of `down`, see `LowRank`.
+        up_initializer: Initializer of `up`. Defaults to `"zeros"`, with a norm to `"glorot_uniform"`.
+        drop_path: Float in [0, 1), the rate at which training drops the branch of an example (stochastic depth) and
+            scales the other branches by `1 / (1 - drop_path)`.
+        seed: Optional integer seed of `drop_path`.
+        axis: Integer, the channel axis; 1 for `channels_first` images.
+        **kwargs: Standard layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: List `[x, fx, *previous]` of two or more float tensors of one shape `(batch, ..., dim)`. `previous`
+            is newest first, has at most k - 1 states (at most one, the first, for `previous="first"`), and as many
+            in every call as in the first.
+        training: Boolean, turns `drop_path` on.
+
+    Returns:
+        Tensor of the shape of `x`, in the compute dtype.
+
+    Raises:
+        ValueError: If an argument is out of its range, if `norm="rms"` has nothing to normalize or meets `up` (or
+            `down`) of zeros, whose first gradient it would multiply by `1 / sqrt(norm_epsilon)`; on a call with a
+            wrong number of inputs, unequal shapes, or an unknown or too small `dim`.
+
+    Example:
+    >>> x, fx = np.ones((2, 8), "float32"), np.full((2, 8), 2.0, "float32")
+    >>> join = keras_laurel.layers.Laurel(residual_weights="softmax", rank=2)
+    >>> float(join([x, fx])[0, 0]), join.count_params()
+    (3.0, 34)
+
+    Reference:
+        [Menghani et al., 2025](https://arxiv.org/abs/2411.07501), section 2
+    """
+
+    def __init__(
+        self,
+        residual_weights=None,
+        scale=2.0,
+        per_channel=False,
+        rank=None,
+        num_activations=None,
+        previous="last",
+        norm=None,
+        norm_epsilon=1e-6,
+        down_initializer="glorot_uniform",
+        up_initializer=None,
+        drop_path=0.0,
+        seed=None,
+        axis=-1,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if previous not in ("last", "first"):
+            raise ValueError(f"Expected `previous` to be 'last' or 'first'. Received: previous={previous!r}")
+        if previous == "first" and num_activations != 1:
+            raise ValueError(
+                "Expected `num_activations=1` with `previous='first'`, which weighs one state. "
+                f"Received: num_activations={num_activations}"
+            )
+        if norm not in (None, "rms"):
+            raise ValueError(f"Expected `norm` to be None or 'rms'. Received: norm={norm!r}")
+        if norm and rank is None and num_activations is None:
+            raise ValueError("Expected `rank` or `num_activations` with `norm`: there is nothing else to normalize.")
+        if not norm_epsilon > 0:
+            raise ValueError(f"Expected a positive `norm_epsilon`. Received: norm_epsilon={norm_epsilon}")
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"Expected `drop_path` in [0, 1). Received: drop_path={drop_path}")
+        if not isinstance(axis, int) or axis == 0:
+            raise ValueError(f"Expected `axis` to be an integer other than 0, the batch axis. Received: axis={axis}")
+        self.previous = previous
+        self.norm = norm
+        self.norm_epsilon = norm_epsilon
+        self.down_initializer = keras.initializers.get(down_initializer)
+        self.up_initializer = keras.initializers.get(up_initializer or ("glorot_uniform" if norm else "zeros"))
+        self.drop_path = drop_path
+        self.seed = seed
+        self.axis = axis
+        self.scale = scale
+        self.per_channel = per_channel
+        self.rank = rank
+        self.num_activations = num_activations
+        self.supports_masking = True
+
+        if norm and rank is not None and (is_zeros(self.down_initializer) or is_zeros(self.up_initializer)):
+            raise ValueError(
+                "Expected initializers other than zeros with `norm='rms'`: the norm would multiply the first gradient "
+                f"of a map that is zero by 1 / sqrt({norm_epsilon}). Its gain starts at zero instead. "
+                f"Received: down_initializer={down_initializer!r}, up_initializer={up_initializer!r}"
+            )
+        self.residual_weights = self.low_rank = self.previous_activations = self.gain = self.branch_dropout = None
+        if residual_weights is not None:
+            self.residual_weights = ResidualWeights(
+                residual_weights, scale, per_channel, name="residual_weights", dtype=self.dtype_policy
+            )
+        if num_activations is not None:
+            self.previous_activations = PreviousActivations(
+                num_activations,
+                rank,
+                gamma_initializer="ones" if norm or rank is not None else "zeros",
+                down_initializer=self.down_initializer,
+                up_initializer=self.up_initializer,
+                name="previous_activations",
+                dtype=self.dtype_policy,
+            )
+        elif rank is not None:
+            self.low_rank = LowRank(
+                rank, self.down_initializer, self.up_initializer, name="low_rank", dtype=self.dtype_policy
+            )
+
+    @property
+    def max_previous(self):
+        """How many earlier states a call takes at most."""
+        if self.num_activations is None:
+            return 0
+        return 1 if self.previous == "first" else self.num_activations - 1
+
+    def build(self, input_shape):
+        self._check(input_shape)
+        self.num_inputs = len(input_shape)
+        shape = tuple(input_shape[0])
+        if not -len(shape) < self.axis < len(shape):
+            raise ValueError(f"Expected inputs with a channel axis {self.axis}. Received: shape={shape}")
+        dim = shape[self.axis]
+        if dim is None and (self.per_channel or self.norm or self.rank is not None):
+            raise ValueError(f"Expected a known number of channels (axis {self.axis}). Received: shape={shape}")
+        axis = self.axis % len(shape)
+        channels_last = (*shape[:axis], *shape[axis + 1 :], dim)
+        if self.residual_weights is not None:
+            self.residual_weights.build(channels_last)
+        if self.low_rank is not None:
+            self.low_rank.build(channels_last)
+        if self.previous_activations is not None:
+            num_states = self.num_inputs - 1 if self.previous == "last" else 1
+            self.previous_activations.build([channels_last] * num_states)
+        if self.norm:
+            self.gain = self.add_weight(
+                name="gain", shape=(dim,), initializer="zeros", dtype=_wide(self.variable_dtype), autocast=False
+            )
+        if self.drop_path:
+            noise_shape = (None,) + (1,) * (len(shape) - 1)
+            self.branch_dropout = keras.layers.Dropout(
+                self.drop_path, noise_shape, self.seed, name="drop_path", dtype=self.dtype_policy
+            )
+
+    def call(self, inputs, training=None):
+        self._check(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), inputs), self.num_inputs)
+        x, fx, *previous = inputs
+        if self.branch_dropout is not None:
+            fx = self.branch_dropout(fx, training=training)
+        if not (self.residual_weights or self.low_rank or self.previous_activations):
+            return ops.add(x, fx)
+        dtype = _wide(self.compute_dtype)
+        skip, fx = ops.cast(x, dtype), ops.cast(fx, dtype)
+        if self.low_rank or self.previous_activations:
+            skip = skip + self._augmentation(x, previous, dtype)
+        if self.residual_weights:
+            alpha, beta = self._alpha_beta(x)
+            fx, skip = alpha * fx, beta * skip
+        return ops.cast(fx + skip, self.compute_dtype)
+
+    def _augmentation(self, x, previous, dtype):
+        """Returns `norm(sum_j gamma[j] * h_j(x_j))`."""
+        if self.low_rank:
+            total = self.low_rank(self._channels_last(x))
+        else:
+            states = [x, *previous] if self.previous == "last" else previous or [x]
+            total = self.previous_activations([self._channels_last(state) for state in states])
+        total = ops.cast(total, dtype)
+        if self.norm:
+            total = ops.rms_normalization(total, scale=self.gain, epsilon=self.norm_epsilon)
+        return total if self.axis == -1 else ops.moveaxis(total, -1, self.axis)
+
+    def _channels_last(self, x):
+        return x if self.axis == -1 else ops.moveaxis(x, self.axis, -1)
+
+    def _alpha_beta(self, x):
+        alpha, beta = self.residual_weights.alpha_beta()
+        if self.per_channel:
+            shape = [1] * len(x.shape)
+            shape[self.axis] = -1
+            alpha, beta = ops.reshape(alpha, shape), ops.reshape(beta, shape)
+        return alpha, beta
+
+    def _check(self, shapes, num_inputs=None):
+        """Raises a `ValueError` unless `shapes` are those of `[x, fx, *previous]`."""
+        most = 2 + self.max_previous
+        expected = "Expected a list `[x, fx, *previous]` of " if most > 2 else "Expected a list `[x, fx]` of "
+        if not isinstance(shapes[0], (list, tuple)):
+            raise ValueError(f"{expected}tensors. Received: one tensor of shape {shapes}")
+        if num_inputs and len(shapes) != num_inputs:
+            raise ValueError(f"{expected}{num_inputs} tensors, as in the first call. Received: {len(shapes)} tensors")
+        if not 2 <= len(shapes) <= most:
+            raise ValueError(f"{expected}2 to {most} tensors. Received: {len(shapes)} tensors")
+        for shape in shapes:
+            unequal = any(a != b and None not in (a, b) for a, b in zip(shape, shapes[0]))
+            if len(shape) != len(shapes[0]) or unequal:
+                raise ValueError(f"Expected inputs of one shape. Received: shapes={[tuple(shape) for shape in shapes]}")
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape[0])
+
+    def compute_mask(self, inputs, mask=None):
+        """Joins the masks of `x` and `fx` as `keras.layers.Add` does: none if either is missing, else their union."""
+        if mask is None or mask[0] is None or mask[1] is None:
+            return None
+        return ops.logical_or(mask[0], mask[1])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "residual_weights": self.residual_weights and self.residual_weights.form,
+            "scale": self.scale,
+            "per_channel": self.per_channel,
+            "rank": self.rank,
+            "num_activations": self.num_activations,
+            "previous": self.previous,
+            "norm": self.norm,
+            "norm_epsilon": self.norm_epsilon,
+            "down_initializer": keras.initializers.serialize(self.down_initializer),
+            "up_initializer": keras.initializers.serialize(self.up_initializer),
+            "drop_path": self.drop_path,
+            "seed": self.seed,
+            "axis": self.axis,
+            "dtype": dtype_with_quantized_sublayers(self),
+        }
+
+
+def _wide(dtype):
+    """Returns float32, or `dtype` where that is wider."""
+    return keras.backend.result_type(dtype, "float32")

@@ -1,0 +1,103 @@
+"""The weighted previous activations of LAuReL-PA."""
+
+import keras
+from keras import ops
+
+from keras_laurel.layers.low_rank import LowRank
+from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
+
+
+@keras.saving.register_keras_serializable(package="keras_laurel")
+class PreviousActivations(keras.layers.Layer):
+    """Returns `sum_j gamma[j] * h_j(states[j])` over the newest states of the residual stream.
+
+    `h_j` is the identity, or a low-rank map of its own for each `j` if `rank` is given. `gamma` has one weight
+    for each state that the layer is built with: early joins see fewer states than `num_activations`.
+
+    The last factor of each product starts at zero, so that a new layer returns zeros, and no other does, so that
+    it learns: `gamma` is zero at start if `h` is the identity, one if `h` is low rank (there `up` is zero).
+
+    Args:
+        num_activations: Positive integer k, the most states to weigh, the join's own input among them.
+        rank: Positive integer below `dim`, the rank of each `h_j`; `None` for the identity.
+        gamma_initializer: Initializer of `gamma`. Defaults to `"zeros"`, or `"ones"` if `rank` is given.
+        down_initializer, up_initializer: See `LowRank`.
+        **kwargs: Standard layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        states: List of float tensors of one shape `(batch, ..., dim)`, newest first.
+
+    Returns:
+        Tensor of the shape of one state; float32 or wider if `h` is the identity, else in the compute dtype.
+
+    Raises:
+        ValueError: If `num_activations` is no positive integer, or on the first call with more states.
+
+    Example:
+    >>> layer = keras_laurel.layers.PreviousActivations(num_activations=2, gamma_initializer="ones")
+    >>> ops.convert_to_numpy(layer([np.ones((1, 2)), np.full((1, 2), 3.0)])).tolist()
+    [[4.0, 4.0]]
+
+    Reference:
+        [Menghani et al., 2025](https://arxiv.org/abs/2411.07501), section 2.3
+    """
+
+    def __init__(
+        self,
+        num_activations,
+        rank=None,
+        gamma_initializer=None,
+        down_initializer="glorot_uniform",
+        up_initializer="zeros",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(num_activations, int) or num_activations < 1:
+            raise ValueError(
+                f"Expected `num_activations` to be a positive integer. Received: num_activations={num_activations}"
+            )
+        self.num_activations = num_activations
+        self.rank = rank
+        self.gamma_initializer = keras.initializers.get(gamma_initializer or ("ones" if rank else "zeros"))
+        self.down_initializer = keras.initializers.get(down_initializer)
+        self.up_initializer = keras.initializers.get(up_initializer)
+        self.low_rank = None
+        if rank is not None:
+            self.low_rank = LowRank(rank, down_initializer, up_initializer, name="low_rank", dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        if len(input_shape) > self.num_activations:
+            raise ValueError(
+                f"Expected at most {self.num_activations} states (`num_activations`). Received: {len(input_shape)}"
+            )
+        self.gamma = self.add_weight(
+            name="gamma",
+            shape=(len(input_shape),),
+            initializer=self.gamma_initializer,
+            dtype=keras.backend.result_type(self.variable_dtype, "float32"),
+            autocast=False,
+        )
+        if self.low_rank is not None:
+            self.low_rank.build(input_shape)
+
+    def call(self, states):
+        gamma = ops.convert_to_tensor(self.gamma)
+        if self.low_rank is None:
+            return sum(gamma[j] * ops.cast(state, gamma.dtype) for j, state in enumerate(states))
+        projections = self.low_rank.project(states)
+        weighted = [gamma[j] * ops.cast(projection, gamma.dtype) for j, projection in enumerate(projections)]
+        return self.low_rank.expand([ops.cast(projection, self.compute_dtype) for projection in weighted])
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape[0])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_activations": self.num_activations,
+            "rank": self.rank,
+            "gamma_initializer": keras.initializers.serialize(self.gamma_initializer),
+            "down_initializer": keras.initializers.serialize(self.down_initializer),
+            "up_initializer": keras.initializers.serialize(self.up_initializer),
+            "dtype": dtype_with_quantized_sublayers(self),
+        }
