@@ -34,10 +34,7 @@ class History:
         """
         if self.states and tuple(self.states[-1].shape) != tuple(x.shape):
             self.states.clear()
-        count = getattr(layer, "max_previous", 0)
-        if getattr(layer, "previous", "last") == "first":
-            previous = self.states[:count]
-        else:
-            previous = self.states[::-1][:count]
+        ordered = self.states if getattr(layer, "previous", "last") == "first" else self.states[::-1]
+        previous = ordered[: getattr(layer, "max_previous", 0)]
         self.states.append(x)
         return layer([x, fx, *previous])

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_laurel.layers import Laurel
+from keras_laurel.layers import Laurel, PreviousActivations
 
 
 def laurel_joins(model):
@@ -64,13 +64,15 @@ def join_values(join):
         square), as far as the join has them.
     """
     values = {}
-    if join.residual_weights:
-        values["alpha"], values["beta"] = (float(ops.mean(w)) for w in join.residual_weights.alpha_beta())
-    low_rank = join.low_rank
-    if join.previous_activations:
-        low_rank = join.previous_activations.low_rank
-        values.update({f"gamma_{j}": float(g) for j, g in enumerate(_numpy(join.previous_activations.gamma))})
-    if low_rank and low_rank.up.quantization_mode is None:
+    if join.residual_weights is not None:
+        values["alpha"], values["beta"] = (
+            float(np.mean(_numpy(weight))) for weight in join.residual_weights.alpha_beta()
+        )
+    low_rank = join.augmentation
+    if isinstance(join.augmentation, PreviousActivations):
+        low_rank = join.augmentation.low_rank
+        values.update({f"gamma_{j}": float(g) for j, g in enumerate(_numpy(join.augmentation.gamma))})
+    if low_rank is not None and low_rank.up.quantization_mode is None:
         for j, up in enumerate(np.split(_numpy(low_rank.up.kernel), len(low_rank.downs))):
             down = _numpy(low_rank.downs[j].kernel)
             # The norm of down @ up from two (rank, rank) matrices, without the (dim, dim) product.

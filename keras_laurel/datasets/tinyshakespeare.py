@@ -10,4 +10,4 @@ def load_text():
     >>> keras_laurel.datasets.tinyshakespeare.load_text()[:14]
     'First Citizen:'
     """
-    return importlib.resources.files(__package__).joinpath("tinyshakespeare.txt").read_text("utf-8")
+    return importlib.resources.files("keras_laurel.datasets").joinpath("tinyshakespeare.txt").read_text("utf-8")

@@ -67,10 +67,11 @@ class Laurel(keras.layers.Layer):
             wrong number of inputs, unequal shapes, or an unknown or too small `dim`.
 
     Example:
-    >>> x, fx = np.ones((2, 8), "float32"), np.full((2, 8), 2.0, "float32")
-    >>> join = keras_laurel.layers.Laurel(residual_weights="softmax", rank=2)
-    >>> float(join([x, fx])[0, 0]), join.count_params()
-    (3.0, 34)
+    >>> x, fx = np.random.normal(size=(2, 4, 8)).astype("float32")
+    >>> join = keras_laurel.Laurel(residual_weights="softmax", rank=2)
+    >>> y = join([x, fx])
+    >>> np.array_equal(ops.convert_to_numpy(y), x + fx), join.count_params()
+    (True, 34)
 
     Reference:
         [Menghani et al., 2025](https://arxiv.org/abs/2411.07501), section 2
@@ -131,13 +132,13 @@ class Laurel(keras.layers.Layer):
                 f"of a map that is zero by 1 / sqrt({norm_epsilon}). Its gain starts at zero instead. "
                 f"Received: down_initializer={down_initializer!r}, up_initializer={up_initializer!r}"
             )
-        self.residual_weights = self.low_rank = self.previous_activations = self.gain = self.branch_dropout = None
+        self.residual_weights = self.augmentation = self.gain = self.branch_dropout = None
         if residual_weights is not None:
             self.residual_weights = ResidualWeights(
                 residual_weights, scale, per_channel, name="residual_weights", dtype=self.dtype_policy
             )
         if num_activations is not None:
-            self.previous_activations = PreviousActivations(
+            self.augmentation = PreviousActivations(
                 num_activations,
                 rank,
                 gamma_initializer="ones" if norm or rank is not None else "zeros",
@@ -147,7 +148,7 @@ class Laurel(keras.layers.Layer):
                 dtype=self.dtype_policy,
             )
         elif rank is not None:
-            self.low_rank = LowRank(
+            self.augmentation = LowRank(
                 rank, self.down_initializer, self.up_initializer, name="low_rank", dtype=self.dtype_policy
             )
 
@@ -171,11 +172,9 @@ class Laurel(keras.layers.Layer):
         channels_last = (*shape[:axis], *shape[axis + 1 :], dim)
         if self.residual_weights is not None:
             self.residual_weights.build(channels_last)
-        if self.low_rank is not None:
-            self.low_rank.build(channels_last)
-        if self.previous_activations is not None:
+        if self.augmentation is not None:
             num_states = self.num_inputs - 1 if self.previous == "last" else 1
-            self.previous_activations.build([channels_last] * num_states)
+            self.augmentation.build([channels_last] * num_states)
         if self.norm:
             self.gain = self.add_weight(
                 name="gain", shape=(dim,), initializer="zeros", dtype=_wide(self.variable_dtype), autocast=False
@@ -191,39 +190,30 @@ class Laurel(keras.layers.Layer):
         x, fx, *previous = inputs
         if self.branch_dropout is not None:
             fx = self.branch_dropout(fx, training=training)
-        if not (self.residual_weights or self.low_rank or self.previous_activations):
+        if self.residual_weights is None and self.augmentation is None:
             return ops.add(x, fx)
         dtype = _wide(self.compute_dtype)
         skip, fx = ops.cast(x, dtype), ops.cast(fx, dtype)
-        if self.low_rank or self.previous_activations:
-            skip = skip + self._augmentation(x, previous, dtype)
-        if self.residual_weights:
-            alpha, beta = self._alpha_beta(x)
+        if self.augmentation is not None:
+            states = [x, *previous] if self.previous == "last" else previous or [x]
+            total = ops.cast(self.augmentation([self._channels_last(state) for state in states]), dtype)
+            if self.norm:
+                total = ops.rms_normalization(total, scale=self.gain, epsilon=self.norm_epsilon)
+            skip = skip + (total if self.axis == -1 else ops.moveaxis(total, -1, self.axis))
+        if self.residual_weights is not None:
+            alpha, beta = (self._along_axis(weight, x) for weight in self.residual_weights.alpha_beta())
             fx, skip = alpha * fx, beta * skip
         return ops.cast(fx + skip, self.compute_dtype)
-
-    def _augmentation(self, x, previous, dtype):
-        """Returns `norm(sum_j gamma[j] * h_j(x_j))`."""
-        if self.low_rank:
-            total = self.low_rank(self._channels_last(x))
-        else:
-            states = [x, *previous] if self.previous == "last" else previous or [x]
-            total = self.previous_activations([self._channels_last(state) for state in states])
-        total = ops.cast(total, dtype)
-        if self.norm:
-            total = ops.rms_normalization(total, scale=self.gain, epsilon=self.norm_epsilon)
-        return total if self.axis == -1 else ops.moveaxis(total, -1, self.axis)
 
     def _channels_last(self, x):
         return x if self.axis == -1 else ops.moveaxis(x, self.axis, -1)
 
-    def _alpha_beta(self, x):
-        alpha, beta = self.residual_weights.alpha_beta()
-        if self.per_channel:
-            shape = [1] * len(x.shape)
-            shape[self.axis] = -1
-            alpha, beta = ops.reshape(alpha, shape), ops.reshape(beta, shape)
-        return alpha, beta
+    def _along_axis(self, weight, x):
+        if not self.per_channel:
+            return weight
+        shape = [1] * len(x.shape)
+        shape[self.axis] = -1
+        return ops.reshape(weight, shape)
 
     def _check(self, shapes, num_inputs=None):
         """Raises a `ValueError` unless `shapes` are those of `[x, fx, *previous]`."""

@@ -15,9 +15,10 @@ class LaurelLR(Laurel):
         **kwargs: The other arguments of `Laurel`, such as `norm` and `down_initializer`.
 
     Example:
-    >>> x, fx = np.ones((2, 8), "float32"), np.full((2, 8), 2.0, "float32")
-    >>> float(keras_laurel.LaurelLR(rank=4)([x, fx])[0, 0])
-    3.0
+    >>> x, fx = np.random.normal(size=(2, 4, 8)).astype("float32")
+    >>> y = keras_laurel.LaurelLR(rank=4)([x, fx])
+    >>> np.array_equal(ops.convert_to_numpy(y), x + fx)
+    True
 
     Reference:
         [Menghani et al., 2025](https://arxiv.org/abs/2411.07501), section 2.2

@@ -16,9 +16,10 @@ class LaurelPA(Laurel):
         **kwargs: The other arguments of `Laurel`, such as `rank` for low-rank `h_j`.
 
     Example:
-    >>> x, fx, x_before = (np.full((2, 8), value, "float32") for value in (1.0, 2.0, 5.0))
-    >>> float(keras_laurel.LaurelPA(num_activations=2)([x, fx, x_before])[0, 0])
-    3.0
+    >>> x, fx, x_before = np.random.normal(size=(3, 4, 8)).astype("float32")
+    >>> y = keras_laurel.LaurelPA(num_activations=2)([x, fx, x_before])
+    >>> np.array_equal(ops.convert_to_numpy(y), x + fx)
+    True
 
     Reference:
         [Menghani et al., 2025](https://arxiv.org/abs/2411.07501), section 2.3

@@ -35,9 +35,9 @@ class LowRank(keras.layers.Layer):
             get a gradient), or on the first call if `dim` is unknown or not above `rank`.
 
     Example:
-    >>> x = np.ones((2, 8), "float32")
-    >>> float(ops.sum(keras_laurel.layers.LowRank(rank=2)(x)))
-    0.0
+    >>> y = keras_laurel.layers.LowRank(rank=2)(np.ones((1, 4), "float32"))
+    >>> ops.convert_to_numpy(y).tolist()
+    [[0.0, 0.0, 0.0, 0.0]]
 
     Reference:
         [Menghani et al., 2025](https://arxiv.org/abs/2411.07501), section 2.2

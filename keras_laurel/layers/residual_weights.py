@@ -35,7 +35,7 @@ class ResidualWeights(keras.layers.Layer):
     >>> weights = keras_laurel.layers.ResidualWeights("softmax")
     >>> weights.build((None, 8))
     >>> alpha, beta = weights.alpha_beta()
-    >>> float(alpha), float(beta)
+    >>> ops.convert_to_numpy(alpha).item(), ops.convert_to_numpy(beta).item()
     (1.0, 1.0)
 
     Reference:
