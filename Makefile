@@ -1,0 +1,49 @@
+PYTHON ?= python3
+BACKEND ?= jax tensorflow torch
+ARGS ?=
+# Further arguments of pip; on Linux, "--extra-index-url https://download.pytorch.org/whl/cpu" spares torch's CUDA packages.
+PIP_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
+DEMO_READY := $(VENV)/.demo-ready
+TEST_READY := $(VENV)/.test-ready
+
+.PHONY: help demo test check wheel clean
+
+help:  ## Shows this help.
+	@echo "make TARGET [BACKEND=jax|tensorflow|torch] [ARGS=...]"
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 10
+
+demo: $(DEMO_READY)  ## Trains a small LM with each residual join on real text (JAX); ARGS="--help" explains.
+	$(BIN)/python -m applications.tiny_lm $(ARGS)
+
+test: $(TEST_READY) wheel  ## Runs all tests on JAX, TensorFlow and PyTorch, or on BACKEND.
+	@for backend in $(BACKEND); do \
+		echo "== $$backend"; \
+		KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS) || exit 1; \
+	done
+
+wheel: $(TEST_READY)  ## Builds the wheel, installs it elsewhere and runs the layers' tests against it.
+	bash tests/wheel.sh $(BIN)/python
+
+check: $(TEST_READY)  ## Lints, checks types, and compares README with the recorded results.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m benchmarks.report --check
+
+clean:  ## Removes the environment and what was built.
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(DEMO_READY): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable ".[jax,applications]"
+	@touch $@
+
+$(TEST_READY): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable ".[jax,tensorflow,torch,lm,applications,dev]"
+	@touch $@ $(DEMO_READY)

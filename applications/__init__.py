@@ -1,0 +1,1 @@
+"""Programs that use keras_laurel: one folder a recipe. Run from the checkout; not part of the wheel."""

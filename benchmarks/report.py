@@ -1,0 +1,72 @@
+"""Makes the tables and plots of the documents from the JSON files in `benchmarks/results`.
+
+    python -m benchmarks.report            rewrites them
+    python -m benchmarks.report --check    exits with 1 if a document and the results disagree
+
+A document marks the place of a table by `<!-- table: NAME -->` and `<!-- end table -->`, NAME being the result's file.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from applications.tiny_lm import report as tiny_lm
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PLOTS = ROOT / "benchmarks" / "plots"
+DOCUMENTS = ("README.md",)
+PROGRAMS = {"tiny_lm": tiny_lm}
+TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end table -->)", re.DOTALL)
+
+
+def load(name):
+    """Returns the recorded result `name`."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def markdown_table(name):
+    """Returns the table of the result `name` with a line on where it comes from."""
+    result = load(name)
+    header, rows = PROGRAMS[result["program"]].table_cells(result)
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
+    source = (
+        f"`benchmarks/results/{name}.json`: `{result['command']}`, {result['date'][:10]}, commit {result['commit'][:7]}"
+    )
+    return f"{table}\n\n{source}, {result['device']}, {result['cores']} cores, {result['precision']}, {versions}.\n"
+
+
+def with_tables(text):
+    """Returns the document `text` with each marked table made anew."""
+    return TABLE.sub(lambda match: f"{match[1]}{match[2]}{markdown_table(match[1])}", text)
+
+
+def main(
+    check: Annotated[bool, typer.Option(help="Change nothing; exit with 1 if a table is not as recorded.")] = False,
+):
+    """Makes the tables and plots of the documents from the recorded results."""
+    stale = False
+    for document in DOCUMENTS:
+        path = ROOT / document
+        text = path.read_text("utf-8")
+        new = with_tables(text)
+        if check and new != text:
+            print(f"{document} differs from benchmarks/results: run python -m benchmarks.report")
+            stale = True
+        elif not check:
+            path.write_text(new, "utf-8")
+    if not check:
+        PLOTS.mkdir(exist_ok=True)
+        for file in sorted(RESULTS.glob("*.json")):
+            result = load(file.stem)
+            PROGRAMS[result["program"]].plot(result, PLOTS / f"{file.stem}.png")
+    raise typer.Exit(stale)
+
+
+if __name__ == "__main__":
+    typer.run(main)
