@@ -25,7 +25,7 @@ def main(
         ),
     ] = "add,add+1,rw,lr,pa,rw+lr,rw+lr+pa",
     seeds: Annotated[int, typer.Option(help="How many seeds, 0, 1, ...; each trains all variants.")] = 1,
-    steps: Annotated[int, typer.Option(help="Training steps of each variant.")] = 250,
+    steps: Annotated[int, typer.Option(help="Training steps of each variant.")] = 600,
     text: Annotated[
         str | None, typer.Option(help="A UTF-8 text file of your own.", show_default="tinyshakespeare, built in")
     ] = None,

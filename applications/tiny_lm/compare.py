@@ -19,18 +19,18 @@ KNOWN_VARIANTS = (*VARIANTS, *(word for word in WORDS if word not in VARIANTS))
 class Config:
     """The settings that all variants share."""
 
-    steps: int = 250
-    batch_size: int = 8
-    context: int = 128
+    steps: int = 600
+    batch_size: int = 16
+    context: int = 32
     num_blocks: int = 4
     dim: int = 128
     num_heads: int = 4
     rank: int = 16
     num_activations: int = 3
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.1
-    warmup_steps: int = 25
-    evaluate_every: int = 50
+    warmup_steps: int = 50
+    evaluate_every: int = 100
 
 
 def build(variant, config, vocabulary_size, seed):

@@ -31,7 +31,7 @@ class Text:
         windows = self.train[starts[:, None] + np.arange(context + 1)]
         return windows[:, :-1], windows[:, 1:]
 
-    def held_out_windows(self, context, most=128):
+    def held_out_windows(self, context, most=512):
         """Returns `(inputs, targets)`: up to `most` windows spread evenly over the held-out text."""
         count = min(most, (len(self.held_out) - 1) // context)
         starts = np.linspace(0, len(self.held_out) - context - 1, count).astype(int)

@@ -30,31 +30,26 @@ def decoder_lm(
     """
     seeds = iter(range(1000 * seed, 1000 * (seed + 1)))
 
-    def normal(scale=1.0):
-        return keras.initializers.RandomNormal(stddev=0.02 * scale, seed=next(seeds))
+    def embedding(size, name):
+        return layers.Embedding(size, dim, keras.initializers.RandomNormal(stddev=0.02, seed=next(seeds)), name=name)
+
+    def xavier():
+        return keras.initializers.GlorotUniform(seed=next(seeds))
 
     def join(x, fx):
-        layer = residual(
-            kind,
-            rank=rank,
-            num_activations=num_activations,
-            down_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
-            name=f"join_{len(history.states)}",
-        )
-        return history.join(layer, x, fx)
+        name = f"join_{len(history.states)}"
+        return history.join(residual(kind, rank=rank, num_activations=num_activations, name=name), x, fx)
 
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     positions = ops.cumsum(ops.ones_like(tokens), axis=-1) - 1
-    x = layers.Embedding(vocabulary_size, dim, normal(), name="token_embedding")(tokens)
-    x = x + layers.Embedding(context, dim, normal(), name="position_embedding")(positions)
+    x = embedding(vocabulary_size, "tokens_embedding")(tokens) + embedding(context, "positions_embedding")(positions)
     history = History()
-    branch_scale = (2 * num_blocks) ** -0.5
     for _ in range(num_blocks):
-        attention = layers.MultiHeadAttention(num_heads, dim // num_heads, kernel_initializer=normal(), use_bias=False)
         h = layers.RMSNormalization()(x)
+        attention = layers.MultiHeadAttention(num_heads, dim // num_heads, use_bias=False, kernel_initializer=xavier())
         x = join(x, attention(h, h, use_causal_mask=True))
         h = layers.RMSNormalization()(x)
-        h = layers.Dense(4 * dim, "gelu", kernel_initializer=normal())(h)
-        x = join(x, layers.Dense(dim, kernel_initializer=normal(branch_scale))(h))
-    logits = layers.Dense(vocabulary_size, kernel_initializer=normal(), name="logits")(layers.RMSNormalization()(x))
-    return keras.Model(tokens, logits)
+        h = layers.Dense(4 * dim, "gelu", kernel_initializer=xavier())(h)
+        x = join(x, layers.Dense(dim, kernel_initializer=xavier())(h))
+    x = layers.RMSNormalization()(x)
+    return keras.Model(tokens, layers.Dense(vocabulary_size, kernel_initializer=xavier(), name="logits")(x))
