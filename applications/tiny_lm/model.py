@@ -30,11 +30,9 @@ def decoder_lm(
     """
     seeds = iter(range(1000 * seed, 1000 * (seed + 1)))
 
-    def embedding(size, name):
-        return layers.Embedding(size, dim, keras.initializers.RandomNormal(stddev=0.02, seed=next(seeds)), name=name)
-
-    def xavier():
-        return keras.initializers.GlorotUniform(seed=next(seeds))
+    def new(layer, *args, **kwargs):
+        keras.utils.set_random_seed(next(seeds))
+        return layer(*args, **kwargs)
 
     def join(x, fx):
         name = f"join_{len(history.states)}"
@@ -42,14 +40,15 @@ def decoder_lm(
 
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     positions = ops.cumsum(ops.ones_like(tokens), axis=-1) - 1
-    x = embedding(vocabulary_size, "tokens_embedding")(tokens) + embedding(context, "positions_embedding")(positions)
+    x = new(layers.Embedding, vocabulary_size, dim)(tokens) + new(layers.Embedding, context, dim)(positions)
     history = History()
     for _ in range(num_blocks):
         h = layers.RMSNormalization()(x)
-        attention = layers.MultiHeadAttention(num_heads, dim // num_heads, use_bias=False, kernel_initializer=xavier())
-        x = join(x, attention(h, h, use_causal_mask=True))
+        x = join(
+            x, new(layers.MultiHeadAttention, num_heads, dim // num_heads, use_bias=False)(h, h, use_causal_mask=True)
+        )
         h = layers.RMSNormalization()(x)
-        h = layers.Dense(4 * dim, "gelu", kernel_initializer=xavier())(h)
-        x = join(x, layers.Dense(dim, kernel_initializer=xavier())(h))
+        h = new(layers.Dense, 4 * dim, "gelu")(h)
+        x = join(x, new(layers.Dense, dim)(h))
     x = layers.RMSNormalization()(x)
-    return keras.Model(tokens, layers.Dense(vocabulary_size, kernel_initializer=xavier(), name="logits")(x))
+    return keras.Model(tokens, new(layers.Dense, vocabulary_size)(x))
