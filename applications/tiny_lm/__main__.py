@@ -11,6 +11,7 @@ import typer
 from applications.backend import choose_backend
 from applications.errors import UserError
 from applications.files import writable_folder, write_whole
+from applications.memory import keep_freed_memory
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -45,6 +46,7 @@ def main(
 
     Ctrl-C stops early and keeps what was measured.
     """
+    keep_freed_memory()
     try:
         raise typer.Exit(run(variants, seeds, steps, text, choose_backend(backend), out, prompt))
     except UserError as error:

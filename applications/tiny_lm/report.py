@@ -96,11 +96,18 @@ def plot(result, path):
         if runs[0]["joins"] and "alpha" in runs[0]["joins"][0]:
             for key, style in (("alpha", "-"), ("beta", "--")):
                 values = np.mean([[join[key] for join in run["joins"]] for run in runs], axis=0)
-                depth.plot(range(1, len(values) + 1), values, style, color=color, marker=".", label=f"{name} {key}")
+                depth.plot(
+                    range(1, len(values) + 1),
+                    values,
+                    style,
+                    color=color,
+                    marker=".",
+                    label=name if key == "alpha" else None,
+                )
     train.set(xlabel="step", ylabel="nats a character", title="training loss")
     train.legend()
     difference.set(xlabel="step", title=f"held-out loss minus that of '{baseline}' (lower is better)")
-    depth.set(xlabel="join", title="residual weights over depth")
+    depth.set(xlabel="join", title="residual weights over depth: alpha solid, beta dashed")
     depth.axhline(1.0, color="gray", linewidth=0.5)
     if depth.get_legend_handles_labels()[0]:
         depth.legend()
