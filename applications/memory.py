@@ -9,7 +9,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 def keep_freed_memory():
     """Tells glibc's malloc to keep freed blocks; does nothing elsewhere.
 
-    XLA allocates a step's temporaries anew at each step, and glibc hands blocks above 32 MiB back to the system at once.
+    XLA allocates a step's temporaries anew at each step, and glibc returns blocks above 32 MiB to the system at once.
     A model just above that size then pays for thousands of page faults a step (half as much again, as measured), one
     just below it does not, and a comparison of step times would measure that instead of the models.
     """

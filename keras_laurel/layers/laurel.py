@@ -105,7 +105,10 @@ class Laurel(keras.layers.Layer):
         if norm not in (None, "rms"):
             raise ValueError(f"Expected `norm` to be None or 'rms'. Received: norm={norm!r}")
         if norm and rank is None and num_activations is None:
-            raise ValueError("Expected `rank` or `num_activations` with `norm`: there is nothing else to normalize.")
+            raise ValueError(
+                "Expected `rank` or `num_activations` with `norm`, which has nothing else to normalize. "
+                "Received: rank=None, num_activations=None"
+            )
         if not norm_epsilon > 0:
             raise ValueError(f"Expected a positive `norm_epsilon`. Received: norm_epsilon={norm_epsilon}")
         if not 0 <= drop_path < 1:

@@ -61,6 +61,7 @@ class PreviousActivations(keras.layers.Layer):
         self.gamma_initializer = keras.initializers.get(gamma_initializer or ("ones" if rank else "zeros"))
         self.down_initializer = keras.initializers.get(down_initializer)
         self.up_initializer = keras.initializers.get(up_initializer)
+        self.supports_masking = True
         self.low_rank = None
         if rank is not None:
             self.low_rank = LowRank(rank, down_initializer, up_initializer, name="low_rank", dtype=self.dtype_policy)
