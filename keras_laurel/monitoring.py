@@ -8,23 +8,31 @@ from keras_laurel.layers import Laurel, PreviousActivations
 
 
 def laurel_joins(model):
-    """Returns the built `Laurel` layers of `model`, nested ones included, in the order of the model's layers."""
-    joins = {}
+    """Returns the built `Laurel` layers of `model`, nested ones included, in the order of the model's layers.
 
-    def visit(layer):
-        if isinstance(layer, Laurel) and layer.built:
-            joins[id(layer)] = layer
-        else:
-            for sublayer in layer._flatten_layers(include_self=False, recursive=False):
-                visit(sublayer)
+    Returns:
+        Dictionary of names to layers. The name of a nested join begins with those of the models and layers it is in.
+    """
+    joins, seen = {}, set()
 
-    visit(model)
-    return list(joins.values())
+    def visit(layer, prefix):
+        for sublayer in layer._flatten_layers(include_self=False, recursive=False):
+            name = prefix + sublayer.name
+            if not isinstance(sublayer, Laurel):
+                visit(sublayer, f"{name}/")
+            elif sublayer.built and id(sublayer) not in seen:
+                seen.add(id(sublayer))
+                while name in joins:  # layers of a subclassed model may share a name
+                    name += "_"
+                joins[name] = sublayer
+
+    visit(model, "")
+    return joins
 
 
 def laurel_weights(model):
     """Returns the trainable LAuReL weights of `model`: logits, `gamma`, gains and low-rank factors."""
-    return [weight for join in laurel_joins(model) for weight in join.trainable_weights]
+    return [weight for join in laurel_joins(model).values() for weight in join.trainable_weights]
 
 
 def exclude_from_weight_decay(optimizer, model, var_list=(), var_names=()):
@@ -49,6 +57,8 @@ def exclude_from_weight_decay(optimizer, model, var_list=(), var_names=()):
     """
     if not model.built:
         raise ValueError(f"Expected a built model: an unbuilt one has no weights to exclude. Received: {model.name}")
+    if optimizer.built:
+        raise ValueError(f"Expected an optimizer that has not been built yet. Received: {optimizer.name}, built")
     optimizer.exclude_from_weight_decay([*laurel_weights(model), *var_list], list(var_names))
 
 
@@ -115,7 +125,7 @@ class LaurelMonitor(keras.callbacks.Callback):
         self.values = []
 
     def on_epoch_end(self, epoch, logs=None):
-        self.values.append({join.path: join_values(join) for join in laurel_joins(self.model)})
+        self.values.append({name: join_values(join) for name, join in laurel_joins(self.model).items()})
         if logs is not None:
             logs.update({f"{join}/{key}": v for join, values in self.values[-1].items() for key, v in values.items()})
 

@@ -96,7 +96,7 @@ def train_side_by_side(models, text, config, seed, record, on_step=lambda step: 
             for variant, model in models.items():
                 loss = model.evaluate(*held_out, batch_size=config.batch_size, verbose=0)
                 record[variant]["held_out"].append((step, float(loss)))
-                record[variant]["joins"] = [join_values(join) for join in laurel_joins(model)]
+                record[variant]["joins"] = [join_values(join) for join in laurel_joins(model).values()]
         on_step(step)
 
 

@@ -30,7 +30,8 @@ class Laurel(keras.layers.Layer):
     start at one, and of the factors of the sum just the last (the gain, else `up`, else `gamma`) starts at zero.
 
     The layer is stateless: earlier states come as inputs, which `keras_laurel.History` collects. `alpha`, `beta`,
-    `gamma`, the norm and the sum are computed in float32 (float64 if that is the compute dtype) and cast once.
+    `gamma`, the norm and the sum are computed in float32 (in float64 under that policy on TensorFlow; Keras narrows
+    it elsewhere) and cast once.
 
     Args:
         residual_weights: Form of alpha and beta, `"softmax"`, `"sigmoid"`, `"single"` or `"free"`: see
@@ -227,7 +228,8 @@ class Laurel(keras.layers.Layer):
         if num_inputs and len(shapes) != num_inputs:
             raise ValueError(f"{expected}{num_inputs} tensors, as in the first call. Received: {len(shapes)} tensors")
         if not 2 <= len(shapes) <= most:
-            raise ValueError(f"{expected}2 to {most} tensors. Received: {len(shapes)} tensors")
+            count = "2" if most == 2 else f"2 to {most}"
+            raise ValueError(f"{expected}{count} tensors. Received: {len(shapes)} tensors")
         for shape in shapes:
             unequal = any(a != b and None not in (a, b) for a, b in zip(shape, shapes[0]))
             if len(shape) != len(shapes[0]) or unequal:

@@ -73,8 +73,9 @@ class LowRank(keras.layers.Layer):
         self.up.build((*shapes[0][:-1], len(shapes) * self.rank))
 
     def _dense(self, name, units, initializer):
+        # A clone each: an unseeded initializer draws the same values at every call.
         return keras.layers.Dense(
-            units, use_bias=False, kernel_initializer=initializer, name=name, dtype=self.dtype_policy
+            units, use_bias=False, kernel_initializer=initializer.clone(), name=name, dtype=self.dtype_policy
         )
 
     def call(self, x):

@@ -89,8 +89,9 @@ class PreviousActivations(keras.layers.Layer):
         weighted = [gamma[j] * ops.cast(projection, gamma.dtype) for j, projection in enumerate(projections)]
         return self.low_rank.expand([ops.cast(projection, self.compute_dtype) for projection in weighted])
 
-    def compute_output_shape(self, input_shape):
-        return tuple(input_shape[0])
+    def compute_output_spec(self, states):
+        dtype = self.compute_dtype if self.low_rank else keras.backend.result_type(self.variable_dtype, "float32")
+        return keras.KerasTensor(states[0].shape, dtype=dtype)
 
     def get_config(self):
         return {

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Builds the wheel, installs it alone into a folder outside the checkout, and runs the layers' tests against it there.
+set -euo pipefail
+python=$(realpath -s "${1:-python}")
+checkout=$(cd "$(dirname "$0")/.." && pwd)
+elsewhere=$(mktemp -d)
+trap 'rm -rf "$elsewhere"' EXIT
+
+"$python" -m build --quiet --wheel --outdir "$elsewhere/dist" "$checkout"
+"$python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$elsewhere/site" "$elsewhere"/dist/*.whl
+cp -r "$checkout/tests" "$checkout/conftest.py" "$elsewhere/"
+cd "$elsewhere"
+export PYTHONPATH="$elsewhere/site" KERAS_BACKEND="${KERAS_BACKEND:-jax}"
+"$python" -c "import keras_laurel; assert keras_laurel.__file__.startswith('$elsewhere'), keras_laurel.__file__"
+"$python" -m pytest --quiet --rootdir "$elsewhere" -p no:cacheprovider tests/layers tests/test_datasets.py
