@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shlex
 import sys
 from typing import Annotated
 
@@ -78,7 +77,7 @@ def run(variants, seeds, steps, text_path, backend, out, prompt):
 
     result = {
         "program": "tiny_lm",
-        "command": shlex.join(["python", "-m", "applications.tiny_lm", *sys.argv[1:]]),
+        "command": f"python -m applications.tiny_lm --variants {variants} --seeds {seeds} --steps {steps}",
         "config": dataclasses.asdict(config),
         "text": text.name,
         **provenance(),
@@ -156,7 +155,7 @@ def _keep(result, record):
 
 def _write_json(result, path):
     with open(path, "w") as file:
-        json.dump(result, file, indent=1)
+        json.dump(result, file)
 
 
 def _print_table(result):
@@ -166,7 +165,7 @@ def _print_table(result):
     from applications.tiny_lm import report
 
     header, rows = report.table_cells(result)
-    table = Table(title="held-out loss in nats a character; step time beside the first variant, median (quartiles)")
+    table = Table(title="Held-out loss in nats a character; step time: median ratio to the first variant (quartiles)")
     for name in header:
         table.add_column(name, justify="left" if name == "variant" else "right")
     for row in rows:

@@ -88,8 +88,8 @@ def train_side_by_side(models, text, config, seed, record, on_step=lambda step: 
             model.reset_metrics()
             start = time.perf_counter()
             loss = float(model.train_on_batch(inputs, targets))
-            record[variant]["step_seconds"].append(time.perf_counter() - start)
-            record[variant]["train_loss"].append(loss)
+            record[variant]["step_seconds"].append(round(time.perf_counter() - start, 6))
+            record[variant]["train_loss"].append(round(loss, 6))
             if not np.isfinite(loss):
                 raise FloatingPointError(f"the loss of {variant} is {loss} at step {step}")
         if step % config.evaluate_every == 0 or step == config.steps:

@@ -6,10 +6,11 @@ import numpy as np
 
 
 def summary(result):
-    """Returns one dictionary a variant: weights, held-out loss over the seeds, and step time beside the first variant.
+    """Returns one dictionary a variant: weights, held-out loss, and what differs from the first variant.
 
-    A ratio of step times is the median, with quartiles, of the ratios of single steps on the same batch; the first two
-    steps of a seed compile and do not count.
+    `gap` is the difference of the held-out losses of a seed, and `_std` the standard deviation over seeds. A ratio of
+    step times is the median, with quartiles, of the ratios of single steps on the same batch; the first two steps of a
+    seed compile and do not count.
 
     Args:
         result: The record of a run, as `results.json` holds it.
@@ -17,8 +18,9 @@ def summary(result):
     baseline = next(iter(result["variants"].values()))
     rows = []
     for name, variant in result["variants"].items():
-        losses = [run["held_out"][-1][1] for run in variant["runs"]]
-        pairs = zip(variant["runs"], baseline["runs"])
+        pairs = list(zip(variant["runs"], baseline["runs"]))
+        losses = np.array([run["held_out"][-1][1] for run, _ in pairs])
+        gaps = losses - [base["held_out"][-1][1] for _, base in pairs]
         ratios = np.concatenate([np.divide(run["step_seconds"][2:], base["step_seconds"][2:]) for run, base in pairs])
         low, middle, high = np.percentile(ratios, [25, 50, 75]) if len(ratios) else [float("nan")] * 3
         rows.append(
@@ -29,6 +31,8 @@ def summary(result):
                 "seeds": len(losses),
                 "held_out_loss": float(np.mean(losses)),
                 "held_out_loss_std": float(np.std(losses, ddof=1)) if len(losses) > 1 else None,
+                "gap": float(np.mean(gaps)),
+                "gap_std": float(np.std(gaps, ddof=1)) if len(gaps) > 1 else None,
                 "step_time_ratio": float(middle),
                 "step_time_ratio_q1": float(low),
                 "step_time_ratio_q3": float(high),
@@ -40,16 +44,20 @@ def summary(result):
 def table_cells(result):
     """Returns the header and the rows of the table, as strings."""
     rows = summary(result)
-    header = ["variant", "weights", "extra", "held-out loss", "step time"]
+    header = ["variant", "weights", "extra", "held-out loss", f"minus that of {rows[0]['variant']}", "step time"]
+
+    def with_spread(row, key, sign=""):
+        return f"{row[key]:{sign}.3f}" + ("" if row[f"{key}_std"] is None else f" ± {row[f'{key}_std']:.3f}")
+
     cells = []
     for row in rows:
-        spread = "" if row["held_out_loss_std"] is None else f" ± {row['held_out_loss_std']:.3f}"
         cells.append(
             [
                 row["variant"],
                 f"{row['weights']:,}",
                 f"{row['extra_weights']:+,}" if row["extra_weights"] else "0",
-                f"{row['held_out_loss']:.3f}{spread}",
+                with_spread(row, "held_out_loss"),
+                with_spread(row, "gap", "+") if row is not rows[0] else "",
                 f"{row['step_time_ratio']:.3f} ({row['step_time_ratio_q1']:.2f}-{row['step_time_ratio_q3']:.2f})",
             ]
         )
@@ -106,8 +114,8 @@ def plot(result, path):
                 )
     train.set(xlabel="step", ylabel="nats a character", title="training loss")
     train.legend()
-    difference.set(xlabel="step", title=f"held-out loss minus that of '{baseline}' (lower is better)")
-    depth.set(xlabel="join", title="residual weights over depth: alpha solid, beta dashed")
+    difference.set(xlabel="step", title=f"held-out loss minus that of '{baseline}'")
+    depth.set(xlabel="join", title="alpha (solid), beta (dashed) over depth")
     depth.axhline(1.0, color="gray", linewidth=0.5)
     if depth.get_legend_handles_labels()[0]:
         depth.legend()

@@ -149,5 +149,6 @@ def test_summary_of_a_record_worked_by_hand():
     # ratios 1.1, 1.2, 1.3, 1.4; losses 1 and 2, whose sample standard deviation is sqrt(1/2)
     assert (rw["extra_weights"], rw["seeds"], rw["held_out_loss"]) == (2, 2, 1.5)
     assert rw["held_out_loss_std"] == pytest.approx(0.5**0.5)
+    assert (rw["gap"], rw["gap_std"]) == (-1.0, 0.0)
     assert rw["step_time_ratio"] == pytest.approx(1.25)
     assert rw["step_time_ratio_q1"] == pytest.approx(1.175)
