@@ -51,7 +51,9 @@ def test_fit_logs_the_values_of_each_epochs_end():
     for epochs in (1, 2):
         model.set_weights(start)
         history = model.fit(X, X, epochs=epochs, shuffle=False, verbose=0, callbacks=[LaurelMonitor()]).history
-        expected.append({f"{j.name}/{k}": v for j in laurel_joins(model).values() for k, v in expected_values(j).items()})
+        expected.append(
+            {f"{j.name}/{k}": v for j in laurel_joins(model).values() for k, v in expected_values(j).items()}
+        )
     assert len(expected[0]) == 2 * 3 + 2 + 4
     assert set(history) == {"loss", *expected[0]}
     for key in expected[0]:
