@@ -12,5 +12,8 @@ from keras_laurel.layers import LaurelRW as LaurelRW
 from keras_laurel.monitoring import LaurelMonitor as LaurelMonitor
 from keras_laurel.monitoring import exclude_from_weight_decay as exclude_from_weight_decay
 from keras_laurel.monitoring import laurel_weights as laurel_weights
+from keras_laurel.retrofit import LaurelWrapper as LaurelWrapper
+from keras_laurel.retrofit import find_joins as find_joins
+from keras_laurel.retrofit import laurelize as laurelize
 
 __version__ = "0.1.0"

@@ -21,6 +21,11 @@ class History:
     def __init__(self):
         self.states = []
 
+    def previous(self, layer):
+        """Returns the states that a join by `layer` takes, newest first."""
+        ordered = self.states if getattr(layer, "previous", "last") == "first" else self.states[::-1]
+        return ordered[: getattr(layer, "max_previous", 0)]
+
     def join(self, layer, x, fx):
         """Joins `fx` to the stream `x` and remembers `x` for the joins to come.
 
@@ -34,7 +39,6 @@ class History:
         """
         if self.states and tuple(self.states[-1].shape) != tuple(x.shape):
             self.states.clear()
-        ordered = self.states if getattr(layer, "previous", "last") == "first" else self.states[::-1]
-        previous = ordered[: getattr(layer, "max_previous", 0)]
+        previous = self.previous(layer)
         self.states.append(x)
         return layer([x, fx, *previous])

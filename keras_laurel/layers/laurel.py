@@ -199,25 +199,34 @@ class Laurel(keras.layers.Layer):
         dtype = _wide(self.compute_dtype)
         skip, fx = ops.cast(x, dtype), ops.cast(fx, dtype)
         if self.augmentation is not None:
-            states = [x, *previous] if self.previous == "last" else previous or [x]
-            total = ops.cast(self.augmentation([self._channels_last(state) for state in states]), dtype)
-            if self.norm:
-                total = ops.rms_normalization(total, scale=self.gain, epsilon=self.norm_epsilon)
-            skip = skip + (total if self.axis == -1 else ops.moveaxis(total, -1, self.axis))
+            skip = skip + self.augment(x, previous)
         if self.residual_weights is not None:
-            alpha, beta = (self._along_axis(weight, x) for weight in self.residual_weights.alpha_beta())
+            alpha, beta = self.alpha_beta(len(x.shape))
             fx, skip = alpha * fx, beta * skip
         return ops.cast(fx + skip, self.compute_dtype)
 
-    def _channels_last(self, x):
-        return x if self.axis == -1 else ops.moveaxis(x, self.axis, -1)
+    def augment(self, x, previous):
+        """Returns `norm(sum_j gamma[j] * h_j(x_j))` in float32 or wider; zero without a map or previous activations."""
+        if self.augmentation is None:
+            return 0.0
+        states = [x, *previous] if self.previous == "last" else list(previous) or [x]
+        if self.axis != -1:
+            states = [ops.moveaxis(state, self.axis, -1) for state in states]
+        total = ops.cast(self.augmentation(states), _wide(self.compute_dtype))
+        if self.norm:
+            total = ops.rms_normalization(total, scale=self.gain, epsilon=self.norm_epsilon)
+        return total if self.axis == -1 else ops.moveaxis(total, -1, self.axis)
 
-    def _along_axis(self, weight, x):
-        if not self.per_channel:
-            return weight
-        shape = [1] * len(x.shape)
-        shape[self.axis] = -1
-        return ops.reshape(weight, shape)
+    def alpha_beta(self, ndim):
+        """Returns alpha and beta as they multiply inputs of `ndim` dimensions; ones without residual weights."""
+        if self.residual_weights is None:
+            return 1.0, 1.0
+        alpha, beta = self.residual_weights.alpha_beta()
+        if self.per_channel:
+            shape = [1] * ndim
+            shape[self.axis] = -1
+            alpha, beta = ops.reshape(alpha, shape), ops.reshape(beta, shape)
+        return alpha, beta
 
     def _check(self, shapes, num_inputs=None):
         """Raises a `ValueError` unless `shapes` are those of `[x, fx, *previous]`."""
