@@ -3,7 +3,8 @@
     python -m benchmarks.report            rewrites them
     python -m benchmarks.report --check    exits with 1 if a document and the results disagree
 
-A document marks the place of a table by `<!-- table: NAME -->` and `<!-- end table -->`, NAME being the result's file.
+A document marks the place of a table by `<!-- table: NAME -->` and `<!-- end table -->`, NAME being the result's file,
+`NAME.json`, or the folder of an experiment's records, `PROGRAM/NAME`.
 """
 
 import json
@@ -13,31 +14,45 @@ from typing import Annotated
 
 import typer
 
+from applications.laurel_resnet50 import report as laurel_resnet50
 from applications.tiny_lm import report as tiny_lm
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PLOTS = ROOT / "benchmarks" / "plots"
-DOCUMENTS = ("README.md",)
-PROGRAMS = {"tiny_lm": tiny_lm}
+DOCUMENTS = ("README.md", "applications/laurel_resnet50/README.md")
+PROGRAMS = {"tiny_lm": tiny_lm, "laurel_resnet50": laurel_resnet50}
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end table -->)", re.DOTALL)
 
 
 def load(name):
-    """Returns the recorded result `name`."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
+    """Returns the recorded result `name`.
+
+    Raises:
+        FileNotFoundError: If nothing is recorded.
+    """
+    path = RESULTS / f"{name}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    for program in PROGRAMS:
+        records = [json.loads(path.read_text()) for path in sorted((RESULTS / program / name).glob("*.json"))]
+        if records:
+            return PROGRAMS[program].combined(records)
+    raise FileNotFoundError(path)
 
 
 def markdown_table(name):
     """Returns the table of the result `name` with a line on where it comes from."""
-    result = load(name)
+    try:
+        result = load(name)
+    except FileNotFoundError:
+        return "Nothing is recorded yet.\n"
     header, rows = PROGRAMS[result["program"]].table_cells(result)
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
-    source = (
-        f"`benchmarks/results/{name}.json`: `{result['command']}`, {result['date'][:10]}, commit {result['commit'][:7]}"
-    )
+    file = f"{name}.json" if (RESULTS / f"{name}.json").exists() else f"{result['program']}/{name}/"
+    source = f"`benchmarks/results/{file}`: `{result['command']}`, {result['date'][:10]}, commit {result['commit'][:7]}"
     return f"{table}\n\n{source}, {result['device']}, {result['cores']} cores, {result['precision']}, {versions}.\n"
 
 
@@ -62,9 +77,10 @@ def main(
             path.write_text(new, "utf-8")
     if not check:
         PLOTS.mkdir(exist_ok=True)
-        for file in sorted(RESULTS.glob("*.json")):
-            result = load(file.stem)
-            PROGRAMS[result["program"]].plot(result, PLOTS / f"{file.stem}.png")
+        folders = [folder for program in PROGRAMS for folder in RESULTS.glob(f"{program}/*")]
+        for name in sorted(path.stem for path in [*RESULTS.glob("*.json"), *folders]):
+            result = load(name)
+            PROGRAMS[result["program"]].plot(result, PLOTS / f"{name}.png")
     raise typer.Exit(stale)
 
 

@@ -1,0 +1,188 @@
+"""The command line: `python -m applications.laurel_resnet50 --help`."""
+
+import contextlib
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+
+from applications.backend import choose_backend
+from applications.errors import UserError
+from applications.laurel_resnet50 import configs
+from applications.memory import keep_freed_memory
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+ConfigName = Annotated[str, typer.Option("--config", help=f"Named settings: {', '.join(configs.CONFIGS)}.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="tfds:NAME; folder:PATH with split/class/*.jpg or png; keras:cifar10, ...; or digits.",
+        show_default="the config's",
+    ),
+]
+DataDir = Annotated[str | None, typer.Option(help="Folder of TFDS.", show_default="TFDS's own")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value, any field of configs.Config; may be repeated.")
+]
+Residual = Annotated[
+    str | None, typer.Option(help="The join: add, rw, lr, pa or a sum such as rw+lr.", show_default="the config's")
+]
+NumBlocks = Annotated[
+    str | None, typer.Option(help="Blocks of the four stages, such as 3,4,7,3.", show_default="the config's")
+]
+Seed = Annotated[int | None, typer.Option(help="Of weights and batches.", show_default="the config's")]
+Backend = Annotated[
+    str | None, typer.Option(help="jax, tensorflow or torch.", show_default="KERAS_BACKEND, or the first installed")
+]
+
+
+@app.callback()
+def main():
+    """Trains ResNet-50 with plain or LAuReL joins on ImageNet, CIFAR-10, digits or images of your own."""
+    keep_freed_memory()
+
+
+@app.command()
+def train(
+    config: ConfigName = "imagenet_90ep",
+    data: Data = None,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+    residual: Residual = None,
+    num_blocks: NumBlocks = None,
+    seed: Seed = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the run; made if missing. A run that stopped goes on.",
+            show_default="runs/laurel_resnet50/CONFIG/RESIDUAL-seedN",
+        ),
+    ] = None,
+    backend: Backend = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="A few steps of the whole network on the built-in digits.")
+    ] = False,
+):
+    """Trains one model. Started again after a stop, it goes on from the last epoch that ended."""
+    with _errors():
+        name = "smoke" if smoke else config
+        changed = _config(name, data, data_dir, settings, residual, num_blocks, seed)
+        choose_backend(backend)
+        from applications.laurel_resnet50.train import run
+
+        folder = out or f"runs/laurel_resnet50/{name}/{changed.residual}-seed{changed.seed}"
+        try:
+            record = run(changed, folder, _origin(), verbose=1 if sys.stdout.isatty() else 2)
+        except KeyboardInterrupt:
+            print(f"\nstopped; the same command goes on from the last whole epoch in {folder}", file=sys.stderr)
+            raise typer.Exit(130) from None
+        print(
+            f"test: {_words(record['test'])}\nwritten: {folder}/result.json, epochs.csv, last.weights.h5, tensorboard"
+        )
+
+
+@app.command()
+def experiment(
+    config: ConfigName = "cifar10_small",
+    data: Data = None,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+    variants: Annotated[
+        str, typer.Option(help="Comma-separated joins; add+1 is add with one more block in the third stage.")
+    ] = ",".join(configs.VARIANTS),
+    seeds: Annotated[int, typer.Option(help="How many seeds, 0, 1, ...; each trains all variants.")] = 3,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Folder of the records; made if missing.", show_default="runs/laurel_resnet50/CONFIG"),
+    ] = None,
+    backend: Backend = None,
+):
+    """Trains each variant with each seed, one after the other. Started again after a stop, it goes on."""
+    with _errors():
+        changed = _config(config, data, data_dir, settings)
+        if seeds < 1:
+            raise UserError(f"--seeds must be at least 1, not {seeds}")
+        choose_backend(backend)
+        from applications.laurel_resnet50 import report
+        from applications.laurel_resnet50.experiment import experiment as run_all
+
+        def on_run(name, state):
+            print(f"{name}: {state if isinstance(state, str) else _words(state['test'])}", flush=True)
+
+        names = [name.strip() for name in variants.split(",")]
+        folder = out or f"runs/laurel_resnet50/{config}"
+        try:
+            records = run_all(changed, names, list(range(seeds)), folder, _origin(), on_run)
+        except KeyboardInterrupt:
+            print(f"\nstopped; the same command goes on in {folder}", file=sys.stderr)
+            raise typer.Exit(130) from None
+        _print_table(*report.table_cells(report.combined(records)))
+
+
+@app.command()
+def throughput(
+    config: ConfigName = "imagenet_90ep",
+    data: Data = None,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+    residual: Residual = None,
+    num_blocks: NumBlocks = None,
+    steps: Annotated[int, typer.Option(help="Training steps to measure.")] = 20,
+    backend: Backend = None,
+):
+    """Measures images a second: of the input pipeline, of the model on a fixed batch, and of both together."""
+    with _errors():
+        changed = _config(config, data, data_dir, settings, residual, num_blocks)
+        if steps < 1:
+            raise UserError(f"--steps must be at least 1, not {steps}")
+        choose_backend(backend)
+        from applications.laurel_resnet50.throughput import throughput as measure
+
+        for name, rate in measure(changed, steps).items():
+            print(f"{name}: {rate:.1f} images/s")
+
+
+@contextlib.contextmanager
+def _errors():
+    """Shows a `UserError` as one line, with exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def _config(name, data, data_dir, settings, residual=None, num_blocks=None, seed=None):
+    """Returns the config of that name with what the options say; an option outdoes `--set`."""
+    options = {"data": data, "data_dir": data_dir, "residual": residual, "num_blocks": num_blocks, "seed": seed}
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    return configs.with_settings(configs.named(name), [*(settings or []), *given])
+
+
+def _origin():
+    from applications.provenance import provenance
+
+    command = shlex.join(["python", "-m", "applications.laurel_resnet50", *sys.argv[1:]])
+    return {"command": command, **provenance()}
+
+
+def _words(metrics):
+    return ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+
+
+def _print_table(header, rows):
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="accuracy on the test images, mean ± standard deviation over the seeds; time beside add")
+    for name in header:
+        table.add_column(name, justify="left" if name == "variant" else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=max(110, Console().width)).print(table)
+
+
+if __name__ == "__main__":
+    app()
