@@ -10,23 +10,23 @@ WORDS = ("add", "rw", "lr", "pa", "rw+lr", "rw+pa", "lr+pa", "rw+lr+pa")
 def residual(
     kind,
     *,
-    rank=16,
+    rank=None,
     num_activations=None,
-    residual_weights="softmax",
-    previous="last",
+    residual_weights=None,
+    previous=None,
     **kwargs,
 ):
     """Makes a new join from a word.
 
     Args:
         kind: `"add"` for the plain residual; `"rw"`, `"lr"`, `"pa"` or a sum of them, such as `"rw+lr"`, for LAuReL;
-            or a callable that takes `kwargs` and returns a layer that joins `[x, fx, *previous]`.
-        rank: Rank of the low-rank maps, for words with `lr`.
+            or a callable that takes the arguments given, and returns a layer that joins `[x, fx, *previous]`.
+        rank: Rank of the low-rank maps, for words with `lr`. Defaults to 16.
         num_activations: Number k of states weighed, for words with `pa`. Defaults to 3, or to 1 with
             `previous="first"`.
-        residual_weights: Form of alpha and beta, for words with `rw`.
-        previous: Which states `pa` weighs, `"last"` or `"first"`.
-        **kwargs: The other arguments of `Laurel`, such as `drop_path` and `name`; all that a callable is given.
+        residual_weights: Form of alpha and beta, for words with `rw`. Defaults to `"softmax"`.
+        previous: Which states `pa` weighs, `"last"` (the default) or `"first"`.
+        **kwargs: The other arguments of `Laurel`, such as `drop_path` and `name`.
 
     Returns:
         A new `Laurel` layer, or what the callable returns.
@@ -46,14 +46,20 @@ def residual(
         if num_activations is None:
             num_activations = 1 if previous == "first" else 3
         if "rw" in parts:
-            kwargs["residual_weights"] = residual_weights
+            kwargs["residual_weights"] = residual_weights or "softmax"
         if "lr" in parts:
-            kwargs["rank"] = rank
+            kwargs["rank"] = 16 if rank is None else rank
         if "pa" in parts:
-            kwargs.update(num_activations=num_activations, previous=previous)
+            kwargs.update(num_activations=num_activations, previous=previous or "last")
         return Laurel(**kwargs)
     if callable(kind) and not isinstance(kind, keras.Layer):
-        layer = kind(**kwargs)
+        given = {
+            "rank": rank,
+            "num_activations": num_activations,
+            "residual_weights": residual_weights,
+            "previous": previous,
+        }
+        layer = kind(**{key: value for key, value in given.items() if value is not None}, **kwargs)
         if isinstance(layer, keras.Layer):
             return layer
         raise ValueError(f"Expected the callable `kind` to return a Keras layer. Received: {layer!r}")

@@ -38,7 +38,8 @@ def laurel_weights(model):
 def exclude_from_weight_decay(optimizer, model, var_list=(), var_names=()):
     """Excludes the LAuReL weights of `model` from the weight decay of `optimizer`.
 
-    Decay would pull alpha and beta towards one and the other weights towards zero: towards the plain residual.
+    Decay would pull alpha and beta towards one and the other weights towards zero: towards the plain residual. Where
+    `model` has no other weights to train, such as on a frozen base, the optimizer's decay is turned off.
 
     Args:
         optimizer: A Keras optimizer that has not been built yet.
@@ -57,9 +58,14 @@ def exclude_from_weight_decay(optimizer, model, var_list=(), var_names=()):
     """
     if not model.built:
         raise ValueError(f"Expected a built model: an unbuilt one has no weights to exclude. Received: {model.name}")
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # that of a `LossScaleOptimizer` applies the decay
     if optimizer.built:
         raise ValueError(f"Expected an optimizer that has not been built yet. Received: {optimizer.name}, built")
-    optimizer.exclude_from_weight_decay([*laurel_weights(model), *var_list], list(var_names))
+    own = [weight for join in laurel_joins(model).values() for weight in join.weights]  # frozen ones may thaw
+    optimizer.exclude_from_weight_decay([*own, *var_list], list(var_names))
+    excluded = {id(variable) for variable in (*own, *var_list)}
+    if all(id(w) in excluded or any(name in w.name for name in var_names) for w in model.trainable_weights):
+        optimizer.weight_decay = None  # on torch, Keras fails where it has a decay and nothing to decay
 
 
 def join_values(join):

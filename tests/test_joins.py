@@ -6,7 +6,7 @@ import re
 import keras
 import pytest
 
-from keras_laurel import Laurel, residual
+from keras_laurel import Laurel, LaurelLR, LaurelRW, residual
 
 CASES = {
     "add": (None, None, None),
@@ -67,10 +67,19 @@ class Own(keras.layers.Add):
 
 
 @pytest.mark.parametrize("make", [Own, functools.partial(Own), lambda **kwargs: Own(**kwargs)])
-def test_callable_makes_the_join_and_gets_only_the_other_arguments(make):
-    join = residual(make, rank=5, num_activations=4, residual_weights="free", previous="first", name="join")
+def test_callable_makes_the_join(make):
+    join = residual(make, name="join")
     assert isinstance(join, Own)
     assert join.name == "join"
+
+
+def test_callable_gets_what_was_given_and_no_defaults():
+    assert residual(LaurelLR, rank=4).rank == 4
+    assert residual(LaurelRW).rank is None
+    given = {"rank": 5, "num_activations": 1, "residual_weights": "free", "previous": "first", "name": "join"}
+    received = {}
+    residual(lambda **kwargs: received.update(kwargs) or Own(), **given)
+    assert received == given
 
 
 def test_class_of_the_package_is_a_callable_too():

@@ -188,3 +188,28 @@ def test_laurel_weights_are_those_of_the_joins():
     paths = [weight.path for weight in keras_laurel.laurel_weights(model)]
     assert paths == [weight.path for weight in model.trainable_weights if "join" in weight.path]
     assert len(paths) == 5 + 6
+
+
+def test_weight_decay_is_excluded_below_a_loss_scale_and_for_frozen_joins():
+    x = keras.Input((4,))
+    join, dense = LaurelRW("free"), keras.layers.Dense(4, kernel_initializer="ones", use_bias=False)
+    model = keras.Model(x, dense(join([x, x])))
+    join.trainable = False
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, weight_decay=0.5))
+    keras_laurel.exclude_from_weight_decay(optimizer, model)
+    join.trainable = True
+    inner = optimizer.inner_optimizer
+    inner.build(model.trainable_variables)
+    inner.apply([keras.ops.zeros_like(weight) for weight in model.trainable_variables])
+    assert to_numpy(join.residual_weights.logits).tolist() == [1.0, 1.0]
+    assert np.all(to_numpy(dense.kernel) < 1)
+
+
+def test_weight_decay_is_turned_off_where_only_joins_are_trained():
+    x = keras.Input((4,))
+    model = keras.Model(x, LaurelRW("free")([x, x]))
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+    keras_laurel.exclude_from_weight_decay(optimizer, model)
+    optimizer.build(model.trainable_variables)
+    optimizer.apply([keras.ops.zeros_like(weight) for weight in model.trainable_variables])
+    assert to_numpy(model.trainable_variables[0]).tolist() == [1.0, 1.0]

@@ -23,7 +23,7 @@ def LaurelResNet50(  # noqa: N802, named as keras.applications names its builder
     name="laurel_resnet50",
     *,
     residual="rw+lr",
-    rank=16,
+    rank=None,
     num_activations=None,
     num_blocks=(3, 4, 6, 3),
     filters=FILTERS,
@@ -45,7 +45,7 @@ def LaurelResNet50(  # noqa: N802, named as keras.applications names its builder
         classifier_activation: See there.
         name: See there.
         residual: `"add"`, `"rw"`, `"lr"`, `"pa"`, a sum such as `"rw+lr"`, or a callable that makes a layer.
-        rank: Rank of the low-rank maps, for words with `lr`. The paper's best are 16 and 32.
+        rank: Rank of the low-rank maps, for words with `lr`. Defaults to 16; the paper's best are 16 and 32.
         num_activations: Number k of states weighed, for words with `pa`. Defaults to 3.
         num_blocks: Blocks of each stage. (3, 4, 7, 3) is the paper's control, one more layer; (3, 4, 23, 3) is
             ResNet-101, (3, 8, 36, 3) ResNet-152.

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_laurel.layers.low_rank import LowRank, is_zeros
+from keras_laurel.layers.low_rank import LowRank, is_zeros, positive_integer
 from keras_laurel.layers.previous_activations import PreviousActivations
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.layers.residual_weights import ResidualWeights
@@ -126,8 +126,10 @@ class Laurel(keras.layers.Layer):
         self.axis = axis
         self.scale = scale
         self.per_channel = per_channel
-        self.rank = rank
+        self.rank = None if rank is None else positive_integer("rank", rank)
         self.num_activations = num_activations
+        if num_activations is not None:
+            self.num_activations = positive_integer("num_activations", num_activations)
         self.supports_masking = True
 
         if norm and rank is not None and (is_zeros(self.down_initializer) or is_zeros(self.up_initializer)):
@@ -186,18 +188,18 @@ class Laurel(keras.layers.Layer):
         if self.drop_path:
             noise_shape = (None,) + (1,) * (len(shape) - 1)
             self.branch_dropout = keras.layers.Dropout(
-                self.drop_path, noise_shape, self.seed, name="drop_path", dtype=self.dtype_policy
+                self.drop_path, noise_shape, self.seed, name="drop_path", dtype=_wide(self.compute_dtype)
             )
 
     def call(self, inputs, training=None):
         self._check(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), inputs), self.num_inputs)
         x, fx, *previous = inputs
-        if self.branch_dropout is not None:
-            fx = self.branch_dropout(fx, training=training)
-        if self.residual_weights is None and self.augmentation is None:
+        if self.residual_weights is None and self.augmentation is None and self.branch_dropout is None:
             return ops.add(x, fx)
         dtype = _wide(self.compute_dtype)
         skip, fx = ops.cast(x, dtype), ops.cast(fx, dtype)
+        if self.branch_dropout is not None:
+            fx = self.branch_dropout(fx, training=training)
         if self.augmentation is not None:
             skip = skip + self.augment(x, previous)
         if self.residual_weights is not None:

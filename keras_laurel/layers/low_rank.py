@@ -1,5 +1,7 @@
 """The low-rank map of LAuReL-LR."""
 
+import numbers
+
 import keras
 from keras import ops
 
@@ -45,9 +47,7 @@ class LowRank(keras.layers.Layer):
 
     def __init__(self, rank, down_initializer="glorot_uniform", up_initializer="zeros", **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(rank, int) or rank < 1:
-            raise ValueError(f"Expected `rank` to be a positive integer. Received: rank={rank}")
-        self.rank = rank
+        self.rank = positive_integer("rank", rank)
         self.down_initializer = keras.initializers.get(down_initializer)
         self.up_initializer = keras.initializers.get(up_initializer)
         if is_zeros(self.down_initializer) and is_zeros(self.up_initializer):
@@ -73,9 +73,10 @@ class LowRank(keras.layers.Layer):
         self.up.build((*shapes[0][:-1], len(shapes) * self.rank))
 
     def _dense(self, name, units, initializer):
-        # A clone each: an unseeded initializer draws the same values at every call.
+        if isinstance(initializer, keras.initializers.Initializer):
+            initializer = initializer.clone()  # an unseeded one draws the same values at every call
         return keras.layers.Dense(
-            units, use_bias=False, kernel_initializer=initializer.clone(), name=name, dtype=self.dtype_policy
+            units, use_bias=False, kernel_initializer=initializer, name=name, dtype=self.dtype_policy
         )
 
     def call(self, x):
@@ -100,6 +101,13 @@ class LowRank(keras.layers.Layer):
             "up_initializer": keras.initializers.serialize(self.up_initializer),
             "dtype": dtype_with_quantized_sublayers(self),
         }
+
+
+def positive_integer(name, value):
+    """Returns `value` as an `int`, or raises a `ValueError` that names the argument."""
+    if not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"Expected `{name}` to be a positive integer. Received: {name}={value}")
+    return int(value)
 
 
 def is_zeros(initializer):

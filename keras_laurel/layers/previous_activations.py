@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_laurel.layers.low_rank import LowRank
+from keras_laurel.layers.low_rank import LowRank, positive_integer
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 
 
@@ -52,11 +52,7 @@ class PreviousActivations(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not isinstance(num_activations, int) or num_activations < 1:
-            raise ValueError(
-                f"Expected `num_activations` to be a positive integer. Received: num_activations={num_activations}"
-            )
-        self.num_activations = num_activations
+        self.num_activations = positive_integer("num_activations", num_activations)
         self.rank = rank
         self.gamma_initializer = keras.initializers.get(gamma_initializer or ("ones" if rank else "zeros"))
         self.down_initializer = keras.initializers.get(down_initializer)

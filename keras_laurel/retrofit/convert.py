@@ -23,7 +23,7 @@ def laurelize(
     model,
     residual="rw",
     *,
-    rank=16,
+    rank=None,
     num_activations=None,
     wrap=None,
     trainable="all",
@@ -55,7 +55,7 @@ def laurelize(
         model: A functional model, nested ones included, a built `Sequential`, or a keras_hub backbone or task.
         residual: `"rw"`, `"lr"`, `"pa"` or a sum such as `"rw+lr"`, or a callable that makes a layer for each join:
             see `keras_laurel.residual`. It gets `name`, `axis` and `dtype`, so it can leave some joins plain.
-        rank: Rank of the low-rank maps, for words with `lr`.
+        rank: Rank of the low-rank maps, for words with `lr`. Defaults to 16.
         num_activations: Number k of states weighed, for words with `pa`. Defaults to 3.
         wrap: Blocks to wrap as a whole by `LaurelWrapper`, since they hide their joins: a layer class, a tuple of
             classes, or a predicate on layers.

@@ -327,3 +327,17 @@ def test_image_model_with_joins_trains_under_fit():
     assert losses[-1] < 0.8 * losses[0]
     after = [to_numpy(weight) for weight in model.trainable_weights if "_join" in weight.path]
     assert all(np.any(a != b) for a, b in zip(after, before))
+
+
+def test_drop_path_scales_in_float32_under_half_precision():
+    a = np.full((8, 4), 40000, "float16")
+    join = Laurel(residual_weights="softmax", drop_path=0.5, seed=0, dtype="mixed_float16")
+    y = to_numpy(join([a, -a], training=True))
+    # x + 2 * fx = -40000 where the branch stays, x where it is dropped; twice 40000 is beyond float16
+    assert set(np.unique(y)) == {-40000.0, 40000.0}
+
+
+def test_numpy_integers_and_initializer_functions_are_taken():
+    join = Laurel(rank=np.int64(2), num_activations=np.int64(2), down_initializer=lambda shape, dtype: np.ones(shape))
+    join([np.ones((2, 4), "float32")] * 3)
+    assert (type(join.rank), type(join.num_activations)) == (int, int)
