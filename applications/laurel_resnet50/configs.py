@@ -1,11 +1,10 @@
 """Named settings of a run, and how they are changed from the command line."""
 
 import dataclasses
-import json
-import types
-import typing
 
+from applications import settings as fields
 from applications.errors import UserError
+from applications.settings import as_json as as_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,11 +152,6 @@ def named(name):
     return CONFIGS[name]
 
 
-def as_json(config):
-    """Returns the fields of `config` as JSON would give them back."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
 def with_variant(config, variant):
     """Returns `config` with the joins of `variant`: a word, or "add+1", the paper's control.
 
@@ -171,28 +165,8 @@ def with_variant(config, variant):
 
 
 def with_settings(config, settings):
-    """Returns `config` with changes as the command line writes them.
-
-    Args:
-        config: A `Config`.
-        settings: Strings `"key=value"`; a tuple's items are divided by commas, and `none` is None where it may be.
-
-    Raises:
-        UserError: If a key is unknown or a value is not of its field's type.
-    """
-    kinds = typing.get_type_hints(Config)
-    changes = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise UserError(f"--set takes key=value, not {setting!r}")
-        if key not in kinds:
-            raise UserError(f"unknown setting {key!r}; known: {', '.join(kinds)}")
-        try:
-            changes[key] = _parsed(value, kinds[key])
-        except ValueError:
-            raise UserError(f"{key} takes {_described(kinds[key])}, not {value!r}") from None
-    return checked(dataclasses.replace(config, **changes))
+    """Returns `config` with changes as the command line writes them; see `applications.settings.with_settings`."""
+    return checked(fields.with_settings(config, settings))
 
 
 def checked(config):
@@ -201,29 +175,18 @@ def checked(config):
     Raises:
         UserError: If a value is out of its range.
     """
-    ranges = {
-        "at least 1": ("batch_size", "eval_batch_size", "epochs", "parts", "rank", "num_activations"),
-        "at least 32": ("image_size",),
-        "at least 0": ("held_out", "warmup_epochs", "weight_decay", "seed", "mixup"),
-        "above 0": ("learning_rate", "train_images", "test_images"),
-        "above 0 and at most 1": ("min_area", "crop_fraction"),
-        "at least 0 and at most 1": ("randaugment",),
-        "at least 0 and below 1": ("ema", "momentum", "label_smoothing"),
-    }
-    tests = {
-        "at least 1": lambda value: value >= 1,
-        "at least 32": lambda value: value >= 32,
-        "at least 0": lambda value: value >= 0,
-        "above 0": lambda value: value > 0,
-        "above 0 and at most 1": lambda value: 0 < value <= 1,
-        "at least 0 and at most 1": lambda value: 0 <= value <= 1,
-        "at least 0 and below 1": lambda value: 0 <= value < 1,
-    }
-    for words, keys in ranges.items():
-        for key in keys:
-            value = getattr(config, key)
-            if value is not None and not tests[words](value):
-                raise UserError(f"{key} must be {words}, not {value}")
+    fields.check_ranges(
+        config,
+        {
+            "at least 1": ("batch_size", "eval_batch_size", "epochs", "parts", "rank", "num_activations"),
+            "at least 32": ("image_size",),
+            "at least 0": ("held_out", "warmup_epochs", "weight_decay", "seed", "mixup"),
+            "above 0": ("learning_rate", "train_images", "test_images"),
+            "above 0 and at most 1": ("min_area", "crop_fraction"),
+            "at least 0 and at most 1": ("randaugment",),
+            "at least 0 and below 1": ("ema", "momentum", "label_smoothing"),
+        },
+    )
     for key in ("num_blocks", "filters"):
         value = getattr(config, key)
         if not 2 <= len(value) == len(config.filters) or min(value) < 1:
@@ -231,29 +194,5 @@ def checked(config):
             raise UserError(f"{key} must be {stages} numbers above 0, not {','.join(map(str, value))}")
     if config.warmup_epochs >= config.epochs:
         raise UserError(f"warmup_epochs must be below epochs ({config.epochs}), not {config.warmup_epochs}")
-    precisions = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
-    if config.precision not in precisions:
-        raise UserError(f"unknown precision {config.precision!r}; known: {', '.join(precisions)}")
+    fields.check_choices(config, {"precision": ("auto", "float32", "mixed_bfloat16", "mixed_float16")})
     return config
-
-
-def _parsed(text, kind):
-    if isinstance(kind, types.UnionType):
-        kind = typing.get_args(kind)[0]
-        if text.lower() == "none":
-            return None
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError(text)
-        return text.lower() == "true"
-    if typing.get_origin(kind) is tuple:
-        return tuple(int(item) for item in text.split(","))
-    return kind(text)
-
-
-def _described(kind):
-    if isinstance(kind, types.UnionType):
-        return f"{_described(typing.get_args(kind)[0])} or none"
-    if typing.get_origin(kind) is tuple:
-        return "whole numbers divided by commas"
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]

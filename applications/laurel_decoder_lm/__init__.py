@@ -1,0 +1,1 @@
+"""The recipe of LaurelDecoderLM: data, training, evaluation and generation."""
