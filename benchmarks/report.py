@@ -16,12 +16,13 @@ import typer
 
 from applications.laurel_resnet50 import report as laurel_resnet50
 from applications.tiny_lm import report as tiny_lm
+from benchmarks import step_time_report
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PLOTS = ROOT / "benchmarks" / "plots"
-DOCUMENTS = ("README.md", "applications/laurel_resnet50/README.md")
-PROGRAMS = {"tiny_lm": tiny_lm, "laurel_resnet50": laurel_resnet50}
+DOCUMENTS = ("README.md", "applications/laurel_resnet50/README.md", "benchmarks/README.md")
+PROGRAMS = {"tiny_lm": tiny_lm, "laurel_resnet50": laurel_resnet50, "step_time": step_time_report}
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end table -->)", re.DOTALL)
 
 

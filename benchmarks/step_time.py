@@ -1,0 +1,237 @@
+"""The command line: `python -m benchmarks.step_time --help`."""
+
+import json
+import math
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from applications.backend import choose_backend
+from applications.errors import UserError
+from applications.files import writable_folder, write_whole
+from applications.memory import keep_freed_memory
+
+MODES = ("train", "infer")
+PRECISIONS = ("float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16")
+JIT = {"true": True, "false": False, "auto": "auto"}
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+Variants = Annotated[str, typer.Option(help="Comma-separated; ratios are to the first.")]
+BatchSize = Annotated[int, typer.Option(help="Examples in a step.")]
+Rounds = Annotated[int, typer.Option(help="Steps of each variant that count.")]
+Precision = Annotated[str, typer.Option(help=f"Keras's dtype policy: {', '.join(PRECISIONS)}.")]
+Jit = Annotated[str, typer.Option(help="Keras's jit_compile: true, false or auto.")]
+Mode = Annotated[str, typer.Option(help="train, infer or both.")]
+Backend = Annotated[
+    str | None, typer.Option(help="jax, tensorflow or torch.", show_default="KERAS_BACKEND, or the first installed")
+]
+Out = Annotated[
+    str | None,
+    typer.Option(help="JSON file; folders are made.", show_default="runs/step_time/SUBJECT_step_time_BACKEND.json"),
+]
+
+
+@app.callback()
+def main():
+    """Times training and inference of a model's variants, step by step in random order, in one process.
+
+    A training step is `train_on_batch`, an inference step `predict_on_batch`, as Keras compiles them; each ends when
+    the device has. The first steps, which compile, are reported and do not count.
+    """
+    keep_freed_memory()
+
+
+@app.command()
+def resnet50(
+    variants: Variants = "keras,add,rw,rw+lr,rw+lr+pa,add+1",
+    batch_size: BatchSize = 16,
+    image_size: Annotated[int, typer.Option(help="Side of the images, at least 32.")] = 64,
+    rounds: Rounds = 15,
+    precision: Precision = "float32",
+    jit: Jit = "auto",
+    mode: Mode = "both",
+    backend: Backend = None,
+    out: Out = None,
+):
+    """ResNet-50: keras (keras.applications.ResNet50), add+1 (one more block), and add, rw, ... of LaurelResNet50."""
+    try:
+        chosen = choose_backend(backend)
+        from benchmarks import resnet50 as subject
+
+        if image_size < 32:
+            raise UserError(f"--image-size must be at least 32, not {image_size}")
+        settings = {
+            "variants": variants,
+            "batch_size": batch_size,
+            "image_size": image_size,
+            "rounds": rounds,
+            "precision": precision,
+            "jit": jit,
+            "mode": mode,
+            "backend": chosen,
+        }
+        run(
+            "resnet50",
+            settings,
+            out,
+            known=subject.KNOWN_VARIANTS,
+            build=lambda variant: subject.build(variant, image_size, JIT[jit]),
+            batch=lambda: subject.batch(batch_size, image_size),
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def run(subject, settings, out, known, build, batch):
+    """Times the variants of a subject, writes the result and prints its table.
+
+    Args:
+        subject: Name of the command.
+        settings: Dictionary of the command's options but `out`, by name.
+        out: Path of the result, or `None` for the default.
+        known: Names of the subject's variants.
+        build: Function that takes a variant and returns its compiled model.
+        batch: Function that returns inputs and targets.
+
+    Raises:
+        UserError: If an option is out of range, or the result cannot be written.
+    """
+    names = [name.strip() for name in settings["variants"].split(",")]
+    _check(settings, names, known)
+    path = Path(out or f"runs/step_time/{subject}_step_time_{settings['backend']}.json")
+    writable_folder(path.parent)
+    import keras
+
+    from applications.provenance import provenance
+
+    keras.config.set_dtype_policy(settings["precision"])
+    options = [item for key, value in settings.items() for item in (f"--{key.replace('_', '-')}", str(value))]
+    result = {
+        "program": "step_time",
+        "subject": subject,
+        "command": shlex.join(["python", "-m", "benchmarks.step_time", subject, *options]),
+        "settings": settings,
+        **provenance(),
+        "variants": {},
+    }
+    print(f"{len(names)} variants of {subject} on {settings['backend']}, {result['device']}", flush=True)
+    modes = MODES if settings["mode"] == "both" else (settings["mode"],)
+    measure(names, modes, settings["rounds"], build, batch, result["variants"])
+    write_whole(path, lambda temporary: Path(temporary).write_text(json.dumps(result)))
+    _print_table(result)
+    print(f"written: {path}")
+
+
+def measure(names, modes, rounds, build, batch, record):
+    """Builds the variants and times them in each mode.
+
+    Args:
+        names: The variants; the first is the reference.
+        modes: What to time, of `MODES`.
+        rounds: Number of rounds.
+        build: See `run`.
+        batch: See `run`.
+        record: Dictionary to fill: of variants to dictionaries of `weights`, `jit_compile`, and by mode
+            `compile_seconds`, of the first step, and `seconds`, one a round.
+    """
+    import keras
+
+    from benchmarks.timing import ratios, side_by_side
+
+    inputs, targets = batch()
+    steps = {mode: {} for mode in modes}
+    for name in names:
+        keras.utils.set_random_seed(0)
+        model = build(name)
+        record[name] = {
+            "weights": sum(math.prod(weight.shape) for weight in model.trainable_weights),
+            "jit_compile": model.jit_compile,
+            "compile_seconds": {},
+            "seconds": {},
+        }
+        for mode in modes:
+            step = _train_step(model, inputs, targets) if mode == "train" else _infer_step(model, inputs)
+            start = time.perf_counter()
+            step()
+            first = record[name]["compile_seconds"][mode] = round(time.perf_counter() - start, 3)
+            print(f"{name}: first {mode} step {first:.1f} s", flush=True)
+            steps[mode][name] = step
+    for mode in modes:
+        # Two more, as a step may compile again for the optimizer's state that the first one made.
+        seconds = side_by_side(steps[mode], rounds, warmup=2)
+        for name, (low, middle, high) in ratios(seconds).items():
+            record[name]["seconds"][mode] = [round(value, 6) for value in seconds[name]]
+            print(f"{name}: {mode} {middle:.3f} ({low:.3f}-{high:.3f})", flush=True)
+
+
+def _train_step(model, inputs, targets):
+    def step():
+        loss = float(model.train_on_batch(inputs, targets))
+        _wait(model)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss of {model.name} is {loss}")
+
+    return step
+
+
+def _infer_step(model, inputs):
+    return lambda: model.predict_on_batch(inputs)  # an array of NumPy, so the device has ended
+
+
+def _wait(model):
+    """Waits for the weights that a training step wrote, which its loss may come before."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        jax.block_until_ready([variable.value for variable in [*model.variables, *model.optimizer.variables]])
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.test.experimental.sync_devices()
+    else:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+
+def _check(settings, names, known):
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown variant {name!r}; known: {', '.join(known)}")
+    if len(set(names)) < len(names):
+        raise UserError(f"a variant is named twice in {settings['variants']!r}")
+    for key in ("batch_size", "rounds"):
+        if settings[key] < 1:
+            raise UserError(f"--{key.replace('_', '-')} must be at least 1, not {settings[key]}")
+    for key, choices in (("precision", PRECISIONS), ("jit", tuple(JIT)), ("mode", (*MODES, "both"))):
+        if settings[key] not in choices:
+            raise UserError(f"unknown {key} {settings[key]!r}; known: {', '.join(choices)}")
+
+
+def _print_table(result):
+    from rich.console import Console
+    from rich.table import Table
+
+    from benchmarks.step_time_report import table_cells
+
+    header, rows = table_cells(result)
+    table = Table(title="seconds a step: median; ratio to the first: median (quartiles)")
+    for name in header:
+        table.add_column(name, justify="left" if name == "variant" else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=max(100, Console().width)).print(table)
+
+
+if __name__ == "__main__":
+    app()

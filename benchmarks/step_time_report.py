@@ -1,0 +1,35 @@
+"""What `benchmarks.step_time` measured: table and plot from its JSON record."""
+
+import statistics
+
+from benchmarks.timing import ratios
+
+
+def table_cells(result):
+    """Returns the header and the rows of the table, as strings."""
+    variants = result["variants"]
+    reference = next(iter(variants.values()))
+    header = ["variant", "weights"]
+    rows = [[name, f"{variant['weights']:,}"] for name, variant in variants.items()]
+    for mode, measured in reference["seconds"].items():
+        header += [f"{mode}, s", f"{mode}, ratio ({len(measured)} rounds)"]
+        seconds = {name: variant["seconds"][mode] for name, variant in variants.items()}
+        for row, (name, (low, middle, high)) in zip(rows, ratios(seconds).items()):
+            row += [f"{statistics.median(seconds[name]):.3f}", f"{middle:.3f} ({low:.3f}-{high:.3f})"]
+    return header, rows
+
+
+def plot(result, path):
+    """Plots, for each mode, the ratios of all rounds to the first variant."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    variants = result["variants"]
+    modes = list(next(iter(variants.values()))["seconds"])
+    figure = Figure(figsize=(5.5 * len(modes), 4), layout="constrained")
+    for axes, mode in zip(figure.subplots(1, len(modes), squeeze=False)[0], modes):
+        first, *others = [variant["seconds"][mode] for variant in variants.values()]
+        axes.boxplot([np.divide(seconds, first) for seconds in others], tick_labels=list(variants)[1:])
+        axes.axhline(1.0, color="gray", linewidth=0.5)
+        axes.set(ylabel=f"beside {next(iter(variants))}", title=f"{mode} step, {result['backend']}")
+    figure.savefig(path, dpi=120)

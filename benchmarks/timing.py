@@ -1,0 +1,68 @@
+"""Times callables side by side, so that the ratios of their times can be trusted on a machine with other work."""
+
+import contextlib
+import gc
+import time
+
+import numpy as np
+
+
+def side_by_side(callables, rounds, warmup=3, seed=0, clock=time.perf_counter, on_round=lambda number: None):
+    """Calls every callable once a round, each round in another random order.
+
+    What slows the machine for a while so meets all of them alike. Garbage is collected between the rounds alone.
+
+    Args:
+        callables: Dictionary of names to functions without arguments, each of which returns when its work is done.
+        rounds: Number of rounds.
+        warmup: Number of calls of each before the first round, which do not count.
+        seed: Of the orders.
+        clock: Returns the seconds.
+        on_round: Called with the number of each round after it.
+
+    Returns:
+        Dictionary of names to lists of seconds, one a round.
+    """
+    for function in callables.values():
+        for _ in range(warmup):
+            function()
+    seconds = {name: [] for name in callables}
+    order = np.random.default_rng(seed)
+    with _collected_by_hand():
+        for number in range(1, rounds + 1):
+            gc.collect()
+            for name in order.permutation(list(callables)):
+                start = clock()
+                callables[name]()
+                seconds[name].append(clock() - start)
+            on_round(number)
+    return seconds
+
+
+def ratios(seconds):
+    """Returns what each callable takes beside the first: the quartiles of the ratios, round by round.
+
+    Args:
+        seconds: What `side_by_side` returned.
+
+    Returns:
+        Dictionary of names to the tuple of lower quartile, median and upper quartile.
+    """
+    first = next(iter(seconds.values()))
+    return {
+        name: tuple(np.percentile(np.divide(values, first), [25, 50, 75]).tolist()) for name, values in seconds.items()
+    }
+
+
+@contextlib.contextmanager
+def _collected_by_hand():
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()  # what is there stays: going through it would cost each round half a second
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()

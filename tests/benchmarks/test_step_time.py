@@ -1,0 +1,120 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import resnet50, step_time, step_time_report
+from benchmarks.report import PROGRAMS
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(step_time.app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """Puts one dense layer a variant in place of ResNet-50; returns what was built."""
+    built = []
+
+    def build(variant, image_size, jit_compile="auto"):
+        inputs = keras.Input((image_size,))
+        model = keras.Model(inputs, keras.layers.Dense(1 + len(built))(inputs))
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=jit_compile)
+        built.append((variant, model))
+        return model
+
+    monkeypatch.setattr(resnet50, "build", build)
+    monkeypatch.setattr(resnet50, "batch", lambda batch_size, size: (np.ones((batch_size, size)), np.zeros(batch_size)))
+    monkeypatch.chdir(tmp_path)
+    yield built
+    keras.config.set_dtype_policy("float32")
+
+
+def test_a_run_records_the_seconds_of_each_round_and_prints_the_table(tiny, tmp_path):
+    outcome = invoke("resnet50", "--variants", "add,rw", "--batch-size", 2, "--image-size", 32, "--rounds", 3)
+    assert outcome.exit_code == 0, outcome.output
+    backend = keras.backend.backend()
+    result = json.loads((tmp_path / "runs" / "step_time" / f"resnet50_step_time_{backend}.json").read_text())
+    assert (result["program"], result["subject"], result["backend"]) == ("step_time", "resnet50", backend)
+    assert result["command"] == (
+        "python -m benchmarks.step_time resnet50 --variants add,rw --batch-size 2 --image-size 32 --rounds 3 "
+        f"--precision float32 --jit auto --mode both --backend {backend}"
+    )
+    assert [name for name, _ in tiny] == list(result["variants"]) == ["add", "rw"]
+    for number, (variant, (_, model)) in enumerate(zip(result["variants"].values(), tiny), start=1):
+        assert variant["weights"] == 33 * number
+        assert variant["jit_compile"] is model.jit_compile  # what "auto" comes to
+        for mode in ("train", "infer"):
+            assert variant["compile_seconds"][mode] > 0
+            assert [value > 0 for value in variant["seconds"][mode]] == [True] * 3
+    # the first step, which compiles, two that warm up, and the rounds
+    assert [int(model.optimizer.iterations) for _, model in tiny] == [6, 6]
+    assert "train, ratio (3 rounds)" in outcome.output
+
+
+def test_options_reach_the_models(tiny, tmp_path):
+    options = ("--variants", "rw", "--rounds", 1, "--mode", "infer", "--jit", "false", "--precision", "mixed_bfloat16")
+    outcome = invoke("resnet50", *options, "--out", "new/result.json")
+    assert outcome.exit_code == 0, outcome.output
+    result = json.loads((tmp_path / "new" / "result.json").read_text())
+    assert "new/result.json" not in result["command"]
+    assert (result["precision"], result["variants"]["rw"]["jit_compile"]) == ("mixed_bfloat16", False)
+    assert list(result["variants"]["rw"]["seconds"]) == ["infer"]
+    assert tiny[0][1].dtype_policy.name == "mixed_bfloat16"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, monkeypatch):
+    monkeypatch.setattr(resnet50, "batch", lambda batch_size, size: (np.full((2, size), np.nan), np.zeros(2)))
+    assert isinstance(invoke("resnet50", "--variants", "rw").exception, FloatingPointError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--variants", "add,near"], "unknown variant 'near'; known: keras, add, rw"),
+        (["--variants", "add,add"], "a variant is named twice in 'add,add'"),
+        (["--batch-size", 0], "--batch-size must be at least 1, not 0"),
+        (["--image-size", 31], "--image-size must be at least 32, not 31"),
+        (["--rounds", 0], "--rounds must be at least 1, not 0"),
+        (["--precision", "int8"], "unknown precision 'int8'; known: float32"),
+        (["--jit", "maybe"], "unknown jit 'maybe'; known: true, false, auto"),
+        (["--mode", "test"], "unknown mode 'test'; known: train, infer, both"),
+        (["--backend", "numpy"], "unknown backend 'numpy'; known: jax, tensorflow, torch"),
+        (["--out", "file/below.json"], "cannot write to the folder file"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tiny, tmp_path):
+    (tmp_path / "file").touch()
+    outcome = invoke("resnet50", *arguments)
+    assert (outcome.exit_code, outcome.stderr.count("error: ")) == (2, 1), outcome.output
+    assert message in outcome.stderr
+    assert tiny == []
+
+
+def test_the_reference_is_the_plain_network_of_keras():
+    plain, control = resnet50.build("keras", 32), resnet50.build("add+1", 32)
+    assert (plain.name, control.name) == ("resnet50", "laurel_resnet50")
+    # the paper's one more block of the third stage, 4.37% of the trainable weights
+    assert control.count_params() - plain.count_params() == 1_118_720 + 3_072
+    assert plain.layers[-1].activation is keras.activations.linear
+
+
+def test_table_and_plot_worked_by_hand(tmp_path):
+    result = {
+        "backend": "jax",
+        "variants": {
+            "keras": {"weights": 1000, "seconds": {"train": [2.0, 4.0, 2.0], "infer": [1.0, 1.0, 1.0]}},
+            "rw": {"weights": 1002, "seconds": {"train": [2.2, 4.0, 2.4], "infer": [1.0, 0.5, 1.5]}},
+        },
+    }
+    header = ["variant", "weights", "train, s", "train, ratio (3 rounds)", "infer, s", "infer, ratio (3 rounds)"]
+    rows = [
+        ["keras", "1,000", "2.000", "1.000 (1.000-1.000)", "1.000", "1.000 (1.000-1.000)"],
+        ["rw", "1,002", "2.400", "1.100 (1.050-1.150)", "1.000", "1.000 (0.750-1.250)"],
+    ]
+    assert step_time_report.table_cells(result) == (header, rows)
+    assert PROGRAMS["step_time"] is step_time_report
+    step_time_report.plot(result, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
