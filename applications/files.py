@@ -1,5 +1,6 @@
 """Files that are whole or not there."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -22,6 +23,11 @@ def write_whole(path, write):
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    """Writes `value` to the JSON file `path`, whole or not at all."""
+    write_whole(path, lambda temporary: Path(temporary).write_text(json.dumps(value, indent=1) + "\n"))
 
 
 def writable_folder(path):

@@ -1,16 +1,17 @@
 """The command line: `python -m applications.laurel_resnet50 --help`."""
 
-import contextlib
-import shlex
 import sys
 from typing import Annotated
 
 import typer
 
 from applications.backend import choose_backend
+from applications.commands import errors, origin, print_table, stopped, words
 from applications.errors import UserError
 from applications.laurel_resnet50 import configs
 from applications.memory import keep_freed_memory
+
+TITLE = "accuracy on the test images, mean ± standard deviation over the seeds; time beside add"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -66,21 +67,18 @@ def train(
     ] = False,
 ):
     """Trains one model. Started again after a stop, it goes on from the last epoch that ended."""
-    with _errors():
+    with errors():
         name = "smoke" if smoke else config
         changed = _config(name, data, data_dir, settings, residual, num_blocks, seed)
         choose_backend(backend)
         from applications.laurel_resnet50.train import run
 
         folder = out or f"runs/laurel_resnet50/{name}/{changed.residual}-seed{changed.seed}"
-        try:
-            record = run(changed, folder, _origin(), verbose=1 if sys.stdout.isatty() else 2)
-        except KeyboardInterrupt:
-            print(f"\nstopped; the same command goes on from the last whole epoch in {folder}", file=sys.stderr)
-            raise typer.Exit(130) from None
-        print(
-            f"test: {_words(record['test'])}\nwritten: {folder}/result.json, epochs.csv, last.weights.h5, tensorboard"
-        )
+        with stopped(f"the same command goes on from the last whole epoch in {folder}"):
+            record = run(
+                changed, folder, origin("applications.laurel_resnet50"), verbose=1 if sys.stdout.isatty() else 2
+            )
+        print(f"test: {words(record['test'])}\nwritten: {folder}/result.json, epochs.csv, last.weights.h5, tensorboard")
 
 
 @app.command()
@@ -100,7 +98,7 @@ def experiment(
     backend: Backend = None,
 ):
     """Trains each variant with each seed, one after the other. Started again after a stop, it goes on."""
-    with _errors():
+    with errors():
         changed = _config(config, data, data_dir, settings)
         if seeds < 1:
             raise UserError(f"--seeds must be at least 1, not {seeds}")
@@ -109,16 +107,15 @@ def experiment(
         from applications.laurel_resnet50.experiment import experiment as run_all
 
         def on_run(name, state):
-            print(f"{name}: {state if isinstance(state, str) else _words(state['test'])}", flush=True)
+            print(f"{name}: {state if isinstance(state, str) else words(state['test'])}", flush=True)
 
         names = [name.strip() for name in variants.split(",")]
         folder = out or f"runs/laurel_resnet50/{config}"
-        try:
-            records = run_all(changed, names, list(range(seeds)), folder, _origin(), on_run)
-        except KeyboardInterrupt:
-            print(f"\nstopped; the same command goes on in {folder}", file=sys.stderr)
-            raise typer.Exit(130) from None
-        _print_table(*report.table_cells(report.combined(records)))
+        with stopped(f"the same command goes on in {folder}"):
+            records = run_all(
+                changed, names, list(range(seeds)), folder, origin("applications.laurel_resnet50"), on_run
+            )
+        print_table(TITLE, *report.table_cells(report.combined(records)))
 
 
 @app.command()
@@ -133,7 +130,7 @@ def throughput(
     backend: Backend = None,
 ):
     """Measures images a second: of the input pipeline, of the model on a fixed batch, and of both together."""
-    with _errors():
+    with errors():
         changed = _config(config, data, data_dir, settings, residual, num_blocks)
         if steps < 1:
             raise UserError(f"--steps must be at least 1, not {steps}")
@@ -144,44 +141,11 @@ def throughput(
             print(f"{name}: {rate:.1f} images/s")
 
 
-@contextlib.contextmanager
-def _errors():
-    """Shows a `UserError` as one line, with exit code 2."""
-    try:
-        yield
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-
-
 def _config(name, data, data_dir, settings, residual=None, num_blocks=None, seed=None):
     """Returns the config of that name with what the options say; an option outdoes `--set`."""
     options = {"data": data, "data_dir": data_dir, "residual": residual, "num_blocks": num_blocks, "seed": seed}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     return configs.with_settings(configs.named(name), [*(settings or []), *given])
-
-
-def _origin():
-    from applications.provenance import provenance
-
-    command = shlex.join(["python", "-m", "applications.laurel_resnet50", *sys.argv[1:]])
-    return {"command": command, **provenance()}
-
-
-def _words(metrics):
-    return ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
-
-
-def _print_table(header, rows):
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="accuracy on the test images, mean ± standard deviation over the seeds; time beside add")
-    for name in header:
-        table.add_column(name, justify="left" if name == "variant" else "right")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=max(110, Console().width)).print(table)
 
 
 if __name__ == "__main__":

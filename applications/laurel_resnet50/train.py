@@ -11,8 +11,10 @@ from typing import Any
 import keras
 
 from applications.errors import UserError
-from applications.files import writable_folder, write_whole
+from applications.files import write_json
 from applications.laurel_resnet50 import configs, data, sources
+from applications.precision import precision
+from applications.runs import run_folder
 from keras_laurel import LaurelMonitor, exclude_from_weight_decay
 from keras_laurel.applications import LaurelResNet50
 from keras_laurel.joins import WORDS
@@ -35,7 +37,7 @@ def run(config, folder, origin, verbose=2):
         UserError: If the data are not as they must be, the folder holds another run, or the loss is not finite.
     """
     images = sources.load_images(config)
-    folder = _run_folder(folder, config)
+    folder = run_folder(folder, configs.as_json(config))
     with precision(config) as policy:
         model = compiled(config, images)
         seconds = _fit(model, config, images, folder, verbose)
@@ -55,7 +57,7 @@ def run(config, folder, origin, verbose=2):
             "test": test,
             "joins": {name: join_values(join) for name, join in laurel_joins(model).items()},
         }
-    write_whole(folder / "result.json", lambda path: write_json(record, path))
+    write_json(folder / "result.json", record)
     shutil.rmtree(folder / "backup", ignore_errors=True)
     return record
 
@@ -112,42 +114,6 @@ def schedule(config, steps_per_pass):
     )
 
 
-@contextlib.contextmanager
-def precision(config):
-    """Sets the dtype policy of `config`, and afterwards the one before it again; gives its name."""
-    before = keras.config.dtype_policy()
-    policy = default_precision() if config.precision == "auto" else config.precision
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield policy
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def default_precision():
-    """Returns `"mixed_bfloat16"` on a TPU or a GPU that computes in it (capability 8.0 or later), else `"float32"`."""
-    backend = keras.backend.backend()
-    capability = 0.0
-    if backend == "jax":
-        import jax
-
-        device = jax.devices()[0]
-        capability = 9.0 if device.platform == "tpu" else float(getattr(device, "compute_capability", 0))
-    elif backend == "torch":
-        import torch
-
-        capability = float(torch.cuda.is_available() and torch.cuda.get_device_capability()[0])
-    elif backend == "tensorflow":
-        import tensorflow as tf
-
-        gpus = tf.config.list_physical_devices("GPU")
-        if tf.config.list_logical_devices("TPU"):
-            capability = 9.0
-        elif gpus:
-            capability = float(tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", [0])[0])
-    return "mixed_bfloat16" if capability >= 8 else "float32"
-
-
 class EpochLog(keras.callbacks.Callback):
     """Adds the seconds of training, without evaluation, and the learning rate to the logs of each epoch."""
 
@@ -164,28 +130,6 @@ class EpochLog(keras.callbacks.Callback):
         if logs is not None:
             logs["seconds"] = self.seconds or time.perf_counter() - self.start
             logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-
-
-def write_json(value, path):
-    """Writes `value` to a JSON file."""
-    with open(path, "w") as file:
-        json.dump(value, file, indent=1)
-        file.write("\n")
-
-
-def _run_folder(path, config):
-    """Returns the folder, with the config written into it."""
-    folder = writable_folder(path)
-    if (folder / "result.json").exists():
-        raise UserError(f"{folder} holds a finished run: choose another --out, or remove it")
-    settings = configs.as_json(config)
-    if (folder / "config.json").exists():
-        before = json.loads((folder / "config.json").read_text())
-        odd = sorted(key for key in settings if before.get(key) != settings[key])
-        if odd:
-            raise UserError(f"{folder} holds a run with another {', '.join(odd)}: choose another --out, or remove it")
-    write_whole(folder / "config.json", lambda path: write_json(settings, path))
-    return folder
 
 
 def _fit(model, config, images, folder, verbose):

@@ -1,0 +1,54 @@
+"""What the command lines of the recipes share."""
+
+import contextlib
+import shlex
+import sys
+
+import typer
+
+from applications.errors import UserError
+
+
+@contextlib.contextmanager
+def errors():
+    """Shows a `UserError` as one line, with exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+@contextlib.contextmanager
+def stopped(how_to_go_on):
+    """Says after Ctrl-C how to go on, with exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nstopped; {how_to_go_on}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def origin(module):
+    """Returns the beginning of a record: the command that runs, of `python -m module`, and `provenance()`."""
+    from applications.provenance import provenance  # imports Keras, so the backend must have been chosen
+
+    return {"command": shlex.join(["python", "-m", module, *sys.argv[1:]]), **provenance()}
+
+
+def words(metrics):
+    """Returns a dictionary of numbers as a line."""
+    return ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+
+
+def print_table(title, header, rows):
+    """Prints a table whose first column is text and whose others are numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=max(110, Console().width)).print(table)
