@@ -45,5 +45,5 @@ $(DEMO_READY): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(TEST_READY): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable ".[jax,tensorflow,torch,lm,images,applications,dev]"
+	$(PIP) --editable ".[jax,tensorflow,torch,lm,images,text,applications,dev]"
 	@touch $@ $(DEMO_READY)
