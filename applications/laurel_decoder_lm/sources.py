@@ -107,7 +107,7 @@ def of_texts(name, texts):
     )
 
 
-def _load(text, config):
+def _load(text, config) -> tuple[Documents, Documents | None, Documents | None]:
     """Returns the documents to train on, those that are held out, and those of a test split; the latter may be None."""
     form, _, name = text.partition(":")
     if text == "shakespeare":
@@ -178,7 +178,7 @@ def _mapped(path):
     return view
 
 
-def _file_documents(name, views, config):
+def _file_documents(name, views, config) -> tuple[Documents, Documents | None]:
     """Returns the documents of mapped files to train on, and those that are held out or None."""
     flat = array.array("q")
     for i, view in enumerate(views):
