@@ -2,25 +2,15 @@
 
 import numpy as np
 
-BASELINE = "add"
+from applications import results
+from applications.results import BASELINE, deviation, paired, spread
 
 
 def combined(records):
-    """Returns the records of an experiment's runs as one: the origin of the first, and the runs by variant.
-
-    Args:
-        records: List of what `train.run` recorded, with `variant` and `seed`.
-    """
+    """Returns the records of an experiment's runs as one; see `applications.results.combined`."""
     from applications.laurel_resnet50.configs import VARIANTS
 
-    names = {record["variant"] for record in records}
-    order = [name for name in VARIANTS if name in names] + sorted(names - set(VARIANTS))
-    runs = {
-        name: sorted((r for r in records if r["variant"] == name), key=lambda record: record["seed"]) for name in order
-    }
-    first = min(records, key=lambda record: record["date"])
-    shared = ("program", "command", "date", "commit", "dirty", "device", "cores", "precision", "versions", "backend")
-    return {**{key: first[key] for key in shared}, "variants": runs}
+    return results.combined(records, VARIANTS)
 
 
 def summary(result):
@@ -32,25 +22,24 @@ def summary(result):
     Args:
         result: What `combined` returned.
     """
-    baseline = {run["seed"]: run for run in result["variants"].get(BASELINE, [])}
     rows = []
     for name, runs in result["variants"].items():
         accuracies = np.array([run["test"]["accuracy"] for run in runs])
-        paired = [(run, baseline[run["seed"]]) for run in runs if run["seed"] in baseline]
-        differences = [run["test"]["accuracy"] - base["test"]["accuracy"] for run, base in paired]
-        ratios = [epoch_seconds(run) / epoch_seconds(base) for run, base in paired]
+        pairs = paired(result, runs)
+        differences = [run["test"]["accuracy"] - base["test"]["accuracy"] for run, base in pairs]
+        ratios = [epoch_seconds(run) / epoch_seconds(base) for run, base in pairs]
         rows.append(
             {
                 "variant": name,
                 "weights": runs[0]["weights"],
-                "extra_weights": runs[0]["weights"] - paired[0][1]["weights"] if paired else None,
+                "extra_weights": runs[0]["weights"] - pairs[0][1]["weights"] if pairs else None,
                 "seeds": len(runs),
                 "accuracy": float(accuracies.mean()),
-                "accuracy_std": _std(accuracies),
+                "accuracy_std": deviation(accuracies),
                 "cross_entropy": float(np.mean([run["test"]["cross_entropy"] for run in runs])),
-                "difference": float(np.mean(differences)) if paired else None,
-                "difference_std": _std(differences),
-                "time_ratio": float(np.median(ratios)) if paired else None,
+                "difference": float(np.mean(differences)) if pairs else None,
+                "difference_std": deviation(differences),
+                "time_ratio": float(np.median(ratios)) if pairs else None,
             }
         )
     return rows
@@ -74,8 +63,8 @@ def table_cells(result):
                 f"{row['weights']:,}",
                 f"{row['extra_weights']:+,}" if row["extra_weights"] else "0",
                 str(row["seeds"]),
-                f"{100 * row['accuracy']:.2f}{_spread(row['accuracy_std'])}",
-                "" if plain else f"{100 * row['difference']:+.2f}{_spread(row['difference_std'])}",
+                f"{100 * row['accuracy']:.2f}{spread(row['accuracy_std'], 2, 100)}",
+                "" if plain else f"{100 * row['difference']:+.2f}{spread(row['difference_std'], 2, 100)}",
                 f"{row['cross_entropy']:.4f}",
                 "" if row["time_ratio"] is None else f"{row['time_ratio']:.2f}",
             ]
@@ -104,11 +93,3 @@ def plot(result, path):
     ends.set_xticks(range(len(result["variants"])), list(result["variants"]))
     ends.set(ylabel="%", title="test accuracy: each seed, and their mean")
     figure.savefig(path, dpi=120)
-
-
-def _std(values):
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def _spread(deviation):
-    return "" if deviation is None else f" ± {100 * deviation:.2f}"

@@ -1,0 +1,143 @@
+"""The model of a run, and what trains it."""
+
+import keras
+from keras import ops
+
+from applications.errors import UserError
+from applications.laurel_decoder_lm.schedules import schedule
+from keras_laurel import exclude_from_weight_decay
+from keras_laurel.applications import LaurelCausalLMPreprocessor, LaurelDecoderLM
+from keras_laurel.applications.laurel_decoder.sizes import SIZES
+from keras_laurel.joins import WORDS
+
+
+def check(config):
+    """Refuses a `config` with joins or a size that there are not.
+
+    Raises:
+        UserError: If there are none of the name.
+    """
+    for key, known in (("residual", WORDS), ("size", SIZES)):
+        if getattr(config, key) not in known:
+            raise UserError(f"unknown {key} {getattr(config, key)!r}; known: {', '.join(known)}")
+
+
+def build(config, tokenizer):
+    """Returns the new `keras_hub.models.CausalLM` of `config`. Models of a seed start from equal weights.
+
+    Args:
+        config: A `Config`.
+        tokenizer: See `tokenization.load`.
+
+    Raises:
+        UserError: If the joins or the size are unknown, or the widths do not fit each other.
+    """
+    check(config)
+    keras.utils.set_random_seed(config.seed)
+    shape = {
+        "num_layers": config.num_layers,
+        "hidden_dim": config.hidden_dim,
+        "num_query_heads": config.num_heads,
+        "num_key_value_heads": config.num_heads,
+        "intermediate_dim": config.intermediate_dim,
+    }
+    try:
+        return LaurelDecoderLM(
+            config.size,
+            residual=config.residual,
+            rank=config.rank,
+            num_activations=config.num_activations,
+            joins=config.joins,
+            vocabulary_size=tokenizer.vocabulary_size(),
+            max_sequence_length=config.context,
+            dropout=config.dropout,
+            remat=config.remat,
+            preprocessor=LaurelCausalLMPreprocessor(tokenizer, sequence_length=config.context),
+            **{key: value for key, value in shape.items() if value is not None},
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+class Trainer(keras.Model):
+    """A language model on token ids that says the loss of each step, and the loss of a token in evaluations.
+
+    The `loss` that Keras says is a mean of batches: of those of the epoch so far in training, and over padding too in
+    evaluations. So `fit` adds `step_loss`, and evaluations add `token_loss`, the mean over the tokens by their weights.
+
+    Args:
+        lm: A `keras_hub.models.CausalLM`.
+    """
+
+    def __init__(self, lm):
+        super().__init__()
+        self.lm = lm
+        self.step_loss = _Last(name="step_loss")
+        self.token_loss = keras.metrics.Mean(name="token_loss")
+
+    def call(self, tokens):
+        return self.lm({"token_ids": tokens})
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if training:
+            loss = super().compute_loss(x, y, y_pred, sample_weight)
+            self.step_loss.update_state(loss)
+            return loss
+        losses = keras.losses.sparse_categorical_crossentropy(y, ops.cast(y_pred, "float32"), from_logits=True)
+        self.token_loss.update_state(losses, sample_weight)
+        return ops.mean(losses)
+
+
+@keras.saving.register_keras_serializable(package="keras_laurel")
+class _Last(keras.metrics.Metric):
+    """The value of the last update."""
+
+    def __init__(self, name="last", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.last = self.add_variable((), "zeros", name="last")
+
+    def update_state(self, value):
+        self.last.assign(ops.cast(ops.stop_gradient(value), self.dtype))
+
+    def result(self):
+        return self.last + 0.0  # not the variable itself, which changes before a callback in a thread may read it
+
+
+def trainer(lm, config):
+    """Returns a compiled `Trainer` over the layers of `lm`, whose optimizer is built."""
+    optimizer = keras.optimizers.AdamW(
+        schedule(config),
+        weight_decay=config.weight_decay or None,
+        beta_1=config.beta_1,
+        beta_2=config.beta_2,
+        global_clipnorm=config.clip_norm,
+        gradient_accumulation_steps=config.accumulate if config.accumulate > 1 else None,
+    )
+    if config.weight_decay:
+        # Kernels alone: no norms, no embeddings.
+        exclude_from_weight_decay(optimizer, lm, [w for w in lm.trainable_weights if w.name != "kernel"])
+    model = scorer(lm, config, optimizer)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def scorer(lm, config, optimizer=None):
+    """Returns a compiled `Trainer` of `lm`; without an optimizer, for evaluations."""
+    model = Trainer(lm)
+    model.build((None, config.context))
+    model.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile={"auto": "auto", "true": True, "false": False}[config.jit],
+    )
+    return model
+
+
+def state_variables(model):
+    """Returns the variables that decide how the training of a `Trainer` goes on."""
+    return [*model_variables(model), *model.optimizer.variables]
+
+
+def model_variables(model):
+    """Returns those that decide what a `Trainer` computes; the first of `state_variables`."""
+    return [*model.trainable_variables, *model.non_trainable_variables]

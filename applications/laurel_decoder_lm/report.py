@@ -1,0 +1,115 @@
+"""What the runs of an experiment found: table and plot from their records."""
+
+import numpy as np
+
+from applications import results
+from applications.results import BASELINE, deviation, paired, spread
+
+
+def combined(records):
+    """Returns the records of an experiment's runs as one; see `applications.results.combined`."""
+    from applications.laurel_decoder_lm.configs import VARIANTS
+
+    return results.combined(records, VARIANTS)
+
+
+def final(run):
+    """Returns the metrics on the test documents; without any, those on the held-out ones at the end."""
+    return run["test"] or run["held_out"][-1]
+
+
+def loss_after(run, seconds):
+    """Returns the held-out loss after that many seconds of training, between evaluations by a straight line.
+
+    A run that had ended by then has the loss of its end.
+    """
+    curve = run["held_out"]
+    return float(np.interp(seconds, [row["seconds"] for row in curve], [row["loss"] for row in curve]))
+
+
+def summary(result):
+    """Returns one dictionary a variant; differences and ratios are to the plain residual of the same seed.
+
+    Args:
+        result: What `combined` returned.
+    """
+    rows = []
+    for name, runs in result["variants"].items():
+        losses = [final(run)["loss"] for run in runs]
+        pairs = paired(result, runs)
+        differences = [final(run)["loss"] - final(base)["loss"] for run, base in pairs]
+        at_time = [loss_after(run, base["seconds"]) - loss_after(base, base["seconds"]) for run, base in pairs]
+        rows.append(
+            {
+                "variant": name,
+                "weights": runs[0]["weights"],
+                "extra_weights": runs[0]["weights"] - pairs[0][1]["weights"] if pairs else None,
+                "seeds": len(runs),
+                "loss": float(np.mean(losses)),
+                "loss_std": deviation(losses),
+                "difference": float(np.mean(differences)) if pairs else None,
+                "difference_std": deviation(differences),
+                "bits_per_byte": float(np.mean([final(run)["bits_per_byte"] for run in runs])),
+                "time_difference": float(np.mean(at_time)) if pairs else None,
+                "time_difference_std": deviation(at_time),
+                "time_ratio": _median([run["step_seconds"] / base["step_seconds"] for run, base in pairs]),
+            }
+        )
+    return rows
+
+
+def table_cells(result):
+    """Returns the header and the rows of the table, as strings."""
+    header = ["variant", "weights", "extra", "seeds", "loss", "beside add", "bits/byte", "at equal time", "step time"]
+    cells = []
+    for row in summary(result):
+
+        def beside(key, row=row):
+            plain = row["variant"] == BASELINE or row[key] is None
+            return "" if plain else f"{row[key]:+.4f}{spread(row[f'{key}_std'], 4)}"
+
+        cells.append(
+            [
+                row["variant"],
+                f"{row['weights']:,}",
+                f"{row['extra_weights']:+,}" if row["extra_weights"] else "0",
+                str(row["seeds"]),
+                f"{row['loss']:.4f}{spread(row['loss_std'], 4)}",
+                beside("difference"),
+                f"{row['bits_per_byte']:.4f}",
+                beside("time_difference"),
+                "" if row["time_ratio"] is None else f"{row['time_ratio']:.3f}",
+            ]
+        )
+    return header, cells
+
+
+def plot(result, path):
+    """Plots the held-out loss over steps and over seconds, means of the seeds, and alpha and beta over depth."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    by_step, by_time, depth = figure.subplots(1, 3)
+    for index, (name, runs) in enumerate(result["variants"].items()):
+        color = f"C{index}"
+        for axes, key in ((by_step, "step"), (by_time, "seconds")):
+            x, y = (np.mean([[row[k] for row in run["held_out"]] for run in runs], axis=0) for k in (key, "loss"))
+            axes.plot(x, y, color=color, marker=".", label=name)
+        for key, style in (("alpha", "-"), ("beta", "--")):
+            learned = [[join[key] for join in run["joins"].values() if key in join] for run in runs]
+            if learned[0]:
+                values = np.mean(learned, axis=0)
+                label = name if key == "alpha" else None
+                depth.plot(range(1, len(values) + 1), values, style, color=color, marker=".", label=label)
+    by_step.set(xlabel="step", ylabel="nats a token", title="held-out loss")
+    by_step.legend()
+    by_time.set(xlabel="seconds of training", title="held-out loss")
+    depth.set(xlabel="join", title="alpha (solid), beta (dashed) over depth")
+    depth.axhline(1.0, color="gray", linewidth=0.5)
+    if depth.get_legend_handles_labels()[0]:
+        depth.legend()
+    figure.savefig(path, dpi=120)
+
+
+def _median(values):
+    return float(np.median(values)) if values else None
