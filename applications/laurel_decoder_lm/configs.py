@@ -147,7 +147,7 @@ CPP_DOCS_SMALL = Config(
 # Hardware: written for one GPU.
 # Result:   not run.
 SMALL = Config(
-    tokenizer="bpe:8000",
+    tokenizer="bpe:8192",
     context=512,
     batch_size=64,
     sample_every=1000,

@@ -185,6 +185,8 @@ def _file_documents(name, views, config) -> tuple[Documents, Documents | None]:
         for start, end in _spans(view, config.document_start):
             flat.extend((i, start, end, True))
     spans = np.frombuffer(flat, "int64").reshape(-1, 4)
+    if len(spans) == 0:
+        raise UserError(f"{name} has nothing but white space")
     step = _held_out_step(config)
     if not step:
         return _pieces(name, views, spans), None
@@ -274,7 +276,12 @@ def _tfds_documents(text, name, config):
     except ImportError as error:
         raise UserError(f"{text} needs tensorflow-datasets: pip install 'keras-laurel[text]'") from error
     try:
-        splits = tfds.data_source(name, data_dir=config.data_dir)
+        builder = tfds.builder(name, data_dir=config.data_dir)
+        if not builder.is_prepared():
+            random_access = tfds.core.FileFormat.ARRAY_RECORD
+            builder = tfds.builder(name, data_dir=config.data_dir, file_format=random_access)
+            builder.download_and_prepare()
+        splits = builder.as_data_source()
     except tfds.core.DatasetNotFoundError:
         raise UserError(f"TFDS knows no data set {name!r}; known forms of text: {FORMS}") from None
     except NotImplementedError as error:
@@ -286,8 +293,8 @@ def _tfds_documents(text, name, config):
         raise UserError(f"cannot prepare {text}: {str(error).strip().splitlines()[0]}") from error
     if "train" not in splits:
         raise UserError(f"{text} needs a split train; it has: {', '.join(splits)}")
-    features = splits["train"].dataset_info.features
-    if not isinstance(features.get("text"), tfds.features.Text):
+    features = builder.info.features
+    if not isinstance(dict(features).get("text"), tfds.features.Text):
         raise UserError(f"{text} is no text set: it has no feature text; its features are {', '.join(features)}")
 
     def documents(source, indices):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import grain
 import numpy as np
+import sentencepiece
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from applications.errors import UserError
 from applications.files import writable_folder, write_whole
@@ -89,10 +91,13 @@ def _file_in(folder):
 def _saved(path):
     try:
         if path.name == _BYTE_PAIR_FILE:
-            return LaurelBytePairTokenizer(**json.loads(path.read_text()))
-        return LaurelSentencePieceTokenizer(path.read_bytes())
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no tokenizer of this program: {error}") from error
+            saved = json.loads(path.read_text())
+            return LaurelBytePairTokenizer(saved["vocabulary"], saved["merges"])
+        proto = path.read_bytes()
+        sentencepiece.SentencePieceProcessor(model_proto=proto)  # whose error is a RuntimeError on every backend
+        return LaurelSentencePieceTokenizer(proto)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is no tokenizer of this program, or is broken") from error
 
 
 def _sample(documents):
@@ -107,8 +112,6 @@ def _sample(documents):
 
 def _byte_pairs(size, documents):
     """Returns the vocabulary and the merges of a trained byte-level BPE, as JSON."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-
     least = 257
     if size < least:
         raise UserError(f"bpe:{size} is too small: the bytes and the end of text need {least} tokens")
@@ -131,8 +134,6 @@ def _byte_pairs(size, documents):
 
 def _sentence_pieces(size, documents):
     """Returns a trained SentencePiece model that keeps every character, as bytes."""
-    import sentencepiece
-
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
