@@ -66,13 +66,9 @@ def train(
         bool, typer.Option("--smoke", help="A few steps of a tiny model on the built-in text; less than a minute.")
     ] = False,
 ):
-    """Trains one model. Started again after a stop, it goes on from the last checkpoint as if there had been none.
+    """Trains one model. Started again after a stop, it goes on from the last checkpoint and ends as if never stopped.
 
-    Examples:
-
-        train --smoke
-
-        train --config small --text "files:notes/*.txt" --set steps=2000 --set tokenizer=bpe:4000
+    Such as: train --config small --text "files:notes/*.txt" --set steps=2000 --set tokenizer=bpe:4000
     """
     with errors():
         name = "smoke" if smoke else config

@@ -1,6 +1,7 @@
 """Loss, perplexity and bits per byte."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -22,7 +23,7 @@ class Evaluation:
         tokenizer: See `tokenization.load`.
 
     Attributes:
-        batches: What `evaluate` takes, `(inputs, targets, weights)`.
+        batches: What `evaluate` takes for that many steps, `(inputs, targets, weights)`.
         steps: Number of the batches.
         tokens: Number of the tokens that are predicted.
         bytes: Number of the bytes that they stand for.
@@ -33,7 +34,8 @@ class Evaluation:
 
     def __init__(self, config, documents, tokenizer):
         batches = data.evaluation_batches(config, documents, tokenizer)
-        self.batches = Stream(lambda: iter(batches))
+        # Over and over: the evaluations of a `fit` begin with a look at the batch after the last one.
+        self.batches = Stream(lambda: itertools.chain.from_iterable(itertools.repeat(batches)))
         lengths = tokenization.token_bytes(tokenizer)
         self.steps = self.tokens = self.bytes = 0
         for _, targets, weights in batches:
