@@ -42,3 +42,29 @@ class History:
         previous = self.previous(layer)
         self.states.append(x)
         return layer([x, fx, *previous])
+
+
+def first_states(x, joins):
+    """Returns the states at the start of a stack of `joins`: `x`, and again `x` for each earlier state they weigh.
+
+    So every join of the stack has as many weights as the next.
+    """
+    return [x] * (1 + max((getattr(join, "max_previous", 0) for join in joins), default=0))
+
+
+def advance(states, join, fx):
+    """Joins `fx` to the stream and returns the states after it: what `History.join` does, on a list of fixed length.
+
+    Args:
+        states: List of tensors, newest first: the stream and the states before it.
+        join: A `Laurel` layer, or any layer that joins `[x, fx]`.
+        fx: The branch's output, of the shape of the stream.
+
+    Returns:
+        List of as many states. With `previous="first"` the last one stays, the first state of the stack.
+    """
+    x, *previous = states
+    y = join([x, fx, *previous[: getattr(join, "max_previous", 0)]])
+    if getattr(join, "previous", "last") == "first":
+        return [y, *previous]
+    return [y, *states[: len(previous)]]

@@ -14,6 +14,7 @@ def residual(
     num_activations=None,
     residual_weights=None,
     previous=None,
+    norm=None,
     **kwargs,
 ):
     """Makes a new join from a word.
@@ -26,6 +27,7 @@ def residual(
             `previous="first"`.
         residual_weights: Form of alpha and beta, for words with `rw`. Defaults to `"softmax"`.
         previous: Which states `pa` weighs, `"last"` (the default) or `"first"`.
+        norm: `"rms"` for a norm of the sum, for words with `lr` or `pa`.
         **kwargs: The other arguments of `Laurel`, such as `drop_path` and `name`.
 
     Returns:
@@ -51,6 +53,8 @@ def residual(
             kwargs["rank"] = 16 if rank is None else rank
         if "pa" in parts:
             kwargs.update(num_activations=num_activations, previous=previous or "last")
+        if "lr" in parts or "pa" in parts:
+            kwargs["norm"] = norm
         return Laurel(**kwargs)
     if callable(kind) and not isinstance(kind, keras.Layer):
         given = {
@@ -58,6 +62,7 @@ def residual(
             "num_activations": num_activations,
             "residual_weights": residual_weights,
             "previous": previous,
+            "norm": norm,
         }
         layer = kind(**{key: value for key, value in given.items() if value is not None}, **kwargs)
         if isinstance(layer, keras.Layer):

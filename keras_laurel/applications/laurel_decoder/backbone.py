@@ -1,0 +1,278 @@
+"""The decoder: embedding, blocks, norm."""
+
+import math
+from typing import Any
+
+import keras
+import keras_hub
+
+from keras_laurel.applications.laurel_decoder.block import NORMS, LaurelDecoderBlock
+from keras_laurel.applications.laurel_decoder.layout import layout_map
+from keras_laurel.history import first_states
+from keras_laurel.joins import residual as make_join
+from keras_laurel.mixers import MLP, CausalAttention, SwiGLU
+
+POSITIONS = ("rotary", "learned")
+FEEDFORWARDS = ("swiglu", "gelu")
+JOINS = ("sublayer", "block")
+
+
+def _one_of(name, value, known):
+    if value not in known:
+        raise ValueError(f"Expected `{name}` to be one of {known}. Received: {name}={value!r}")
+    return value
+
+
+class WithoutPaddingMask:
+    """Lets a functional model of `token_ids` and `padding_mask` be called without the mask, or on an array of ids."""
+
+    def __call__(self, inputs, *args, **kwargs):
+        model: Any = super()
+        return model.__call__(self._whole(inputs), *args, **kwargs)
+
+    # `stateless_call`, and so `fit` under JAX, goes around `__call__`.
+    def call(self, inputs, *args, **kwargs):
+        model: Any = super()
+        return model.call(self._whole(inputs), *args, **kwargs)
+
+    @staticmethod
+    def _whole(inputs):
+        return {"padding_mask": None, **(inputs if isinstance(inputs, dict) else {"token_ids": inputs})}
+
+
+@keras.saving.register_keras_serializable(package="keras_laurel")
+class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
+    """A pre-norm Transformer decoder with LAuReL joins.
+
+    By default the decoder of today: rotary positions, RMS norms, SwiGLU, grouped queries, no biases, tied embedding.
+    `positions="learned", norm="layer", feedforward="gelu", joins="block"` is the shape of the paper's small LM.
+
+    Every block has the same weights: where previous activations reach back before the first block, the embedding
+    stands in for the states that are missing.
+
+    Args:
+        vocabulary_size: Positive integer, the number of tokens.
+        num_layers: Positive integer, the number of blocks.
+        num_query_heads: Positive integer, the number of query heads.
+        hidden_dim: Positive integer, the width of the stream.
+        intermediate_dim: Positive integer, the inner width of the feed-forward layers.
+        num_key_value_heads: Positive integer that divides `num_query_heads`. Defaults to it.
+        head_dim: Positive integer, the width of a head. Defaults to `hidden_dim / num_query_heads`.
+        residual: The join, see `keras_laurel.residual`: `"add"`, `"rw"`, `"lr"`, `"pa"`, a sum such as `"rw+lr"`, or
+            a callable that makes a layer.
+        rank: Rank of the low-rank maps, for words with `lr`.
+        num_activations: Number k of states weighed, for words with `pa`.
+        residual_arguments: Dictionary of further arguments of `keras_laurel.residual`, such as `{"norm": "rms"}`.
+        joins: `"sublayer"` for two joins a block, `"block"` for one around all of it.
+        positions: `"rotary"`, or `"learned"` for an embedding of the position.
+        max_sequence_length: Positive integer, the longest input of learned positions.
+        rope_max_wavelength: Positive float, of rotary positions.
+        norm: `"rms"`, or `"layer"` for a layer normalization without bias.
+        norm_epsilon: Positive float, the epsilon of the norms.
+        feedforward: `"swiglu"`, or `"gelu"` for two kernels with GELU between.
+        tie_embeddings: Whether the output layer is the embedding transposed.
+        dropout: Float in [0, 1), see `LaurelDecoderBlock`.
+        remat: See `LaurelDecoderBlock`.
+        dtype: A Keras dtype policy, or its name.
+        **kwargs: Arguments of `keras_hub.models.Backbone`, such as `name`.
+
+    Call arguments:
+        inputs: Dictionary of `"token_ids"`, integers of shape `(batch, length)`, and, where there is padding,
+            `"padding_mask"` of the same shape, zero where a token is padding. An array of token ids alone is fine.
+            Without a mask, attention takes the backend's fastest causal kernel.
+
+    Returns:
+        Float tensor `(batch, length, hidden_dim)`, the normalized last state.
+
+    Raises:
+        ValueError: If an argument is unknown or out of range.
+
+    Example:
+    >>> from keras_laurel.applications import LaurelDecoderBackbone
+    >>> backbone = LaurelDecoderBackbone(256, 2, 4, 32, 64, residual="rw+lr", rank=4)
+    >>> backbone(np.array([[1, 2, 3]])).shape
+    (1, 3, 32)
+
+    Reference:
+        [Menghani et al., 2025](https://arxiv.org/abs/2411.07501), section 3.2
+    """
+
+    def __init__(
+        self,
+        vocabulary_size,
+        num_layers,
+        num_query_heads,
+        hidden_dim,
+        intermediate_dim,
+        num_key_value_heads=None,
+        head_dim=None,
+        residual="rw+lr",
+        rank=None,
+        num_activations=None,
+        residual_arguments=None,
+        joins="sublayer",
+        positions="rotary",
+        max_sequence_length=1024,
+        rope_max_wavelength=10_000,
+        norm="rms",
+        norm_epsilon=1e-6,
+        feedforward="swiglu",
+        tie_embeddings=True,
+        dropout=0.0,
+        remat=False,
+        dtype=None,
+        **kwargs,
+    ):
+        _one_of("joins", joins, JOINS)
+        _one_of("positions", positions, POSITIONS)
+        _one_of("norm", norm, NORMS)
+        _one_of("feedforward", feedforward, FEEDFORWARDS)
+
+        # === Layers ===
+        # "Small init" of Nguyen and Salazar, 2019: 0.02 at a width of 1,000. What is added to the stream is scaled down
+        # by the square root of how often that happens (GPT-2).
+        deviation = math.sqrt(2 / (5 * hidden_dim))
+        initializers = {
+            "kernel_initializer": keras.initializers.RandomNormal(stddev=deviation),
+            "output_initializer": keras.initializers.RandomNormal(stddev=deviation / math.sqrt(2 * num_layers)),
+        }
+        self.token_embedding = keras.layers.ReversibleEmbedding(
+            vocabulary_size,
+            hidden_dim,
+            tie_weights=tie_embeddings,
+            embeddings_initializer=keras.initializers.RandomNormal(stddev=deviation),
+            dtype=dtype,
+            name="token_embedding",
+        )
+        self.position_embedding = None
+        if positions == "learned":
+            self.position_embedding = keras_hub.layers.PositionEmbedding(
+                max_sequence_length,
+                initializer=keras.initializers.RandomNormal(stddev=deviation),
+                dtype=dtype,
+                name="position_embedding",
+            )
+
+        def join(name):
+            return make_join(
+                residual,
+                rank=rank,
+                num_activations=num_activations,
+                name=name,
+                dtype=dtype,
+                **(residual_arguments or {}),
+            )
+
+        wavelength: Any = rope_max_wavelength if positions == "rotary" else None
+        names = ("mixer_join", "feedforward_join") if joins == "sublayer" else ("join",)
+        self.transformer_layers = []
+        for i in range(num_layers):
+            mixer = CausalAttention(
+                num_query_heads,
+                num_key_value_heads,
+                head_dim,
+                rope_max_wavelength=wavelength,
+                name="attention",
+                dtype=dtype,
+                **initializers,
+            )
+            feed = SwiGLU if feedforward == "swiglu" else MLP
+            block = LaurelDecoderBlock(
+                mixer,
+                feed(intermediate_dim, name="feedforward", dtype=dtype, **initializers),
+                [join(name) for name in names],
+                norm=norm,
+                norm_epsilon=norm_epsilon,
+                dropout=dropout,
+                remat=remat,
+                name=f"transformer_layer_{i}",
+                dtype=dtype,
+            )
+            self.transformer_layers.append(block)
+        final_norm = keras.layers.RMSNormalization if norm == "rms" else keras.layers.LayerNormalization
+        self.layer_norm = final_norm(
+            epsilon=norm_epsilon, name="output_norm", dtype=dtype, **({} if norm == "rms" else {"center": False})
+        )
+
+        # === Functional Model ===
+        token_ids = keras.Input((None,), dtype="int32", name="token_ids")
+        padding_mask = keras.Input((None,), dtype="int32", name="padding_mask", optional=True)
+        states = self.embed(token_ids)
+        for block in self.transformer_layers:
+            states = block(states, padding_mask)
+        super().__init__(
+            {"token_ids": token_ids, "padding_mask": padding_mask},  # pyright: ignore[reportCallIssue]
+            self.layer_norm(states[0]),
+            dtype=dtype,
+            **kwargs,
+        )
+
+        # === Config ===
+        self.vocabulary_size = vocabulary_size
+        self.num_layers = num_layers
+        self.num_query_heads = num_query_heads
+        self.hidden_dim = hidden_dim
+        self.intermediate_dim = intermediate_dim
+        self.num_key_value_heads = num_key_value_heads or num_query_heads
+        self.head_dim = head_dim
+        self.residual = residual
+        self.rank = rank
+        self.num_activations = num_activations
+        self.residual_arguments = dict(residual_arguments or {})
+        self.joins = joins
+        self.positions = positions
+        self.max_sequence_length = max_sequence_length
+        self.rope_max_wavelength = rope_max_wavelength
+        self.norm = norm
+        self.norm_epsilon = norm_epsilon
+        self.feedforward = feedforward
+        self.tie_embeddings = tie_embeddings
+        self.dropout = dropout
+        self.remat = remat
+
+    get_layout_map = staticmethod(layout_map)
+
+    def embed(self, token_ids, start_index=0):
+        """Returns the states that the first block takes.
+
+        Args:
+            token_ids: Integer tensor `(batch, length)`.
+            start_index: Integer, or integer scalar tensor, the position of the first token.
+        """
+        x = self.token_embedding(token_ids)
+        if self.position_embedding is not None:
+            x = keras.ops.add(x, self.position_embedding(x, start_index=start_index))
+        return first_states(x, self.transformer_layers[0].joins)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "num_layers": self.num_layers,
+            "num_query_heads": self.num_query_heads,
+            "hidden_dim": self.hidden_dim,
+            "intermediate_dim": self.intermediate_dim,
+            "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim,
+            "residual": keras.saving.serialize_keras_object(self.residual),
+            "rank": self.rank,
+            "num_activations": self.num_activations,
+            "residual_arguments": keras.saving.serialize_keras_object(self.residual_arguments),
+            "joins": self.joins,
+            "positions": self.positions,
+            "max_sequence_length": self.max_sequence_length,
+            "rope_max_wavelength": self.rope_max_wavelength,
+            "norm": self.norm,
+            "norm_epsilon": self.norm_epsilon,
+            "feedforward": self.feedforward,
+            "tie_embeddings": self.tie_embeddings,
+            "dropout": self.dropout,
+            "remat": self.remat,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for key in ("residual", "residual_arguments"):
+            config[key] = keras.saving.deserialize_keras_object(config[key])
+        return super().from_config(config)

@@ -1,0 +1,142 @@
+"""A block of the decoder: a sequence mixer, a feed-forward layer and the joins."""
+
+import keras
+from keras import ops
+
+from keras_laurel.history import advance
+
+NORMS = ("rms", "layer")
+
+
+@keras.saving.register_keras_serializable(package="keras_laurel")
+class LaurelDecoderBlock(keras.layers.Layer):
+    """A pre-norm decoder block whose joins are LAuReL ones.
+
+    With two joins, each sublayer has its own:
+
+        x = join_0(x, mixer(norm(x)))
+        x = join_1(x, feedforward(norm(x)))
+
+    With one join, the block as a whole is the branch, as the paper counts joins:
+
+        fx = mixer(norm(x))
+        x = join(x, fx + feedforward(norm(x + fx)))
+
+    The block maps the states of the stream to the states after it, so that previous activations cross blocks without
+    being kept anywhere.
+
+    Args:
+        mixer: A layer `(batch, length, dim)` to the same shape, such as `CausalAttention`. It takes `attention_mask`,
+            `cache` and `cache_index` as that does.
+        feedforward: A layer of the same shape, such as `SwiGLU`.
+        joins: List of one or two new layers that join `[x, fx, *previous]`, such as `keras_laurel.residual` makes.
+        norm: `"rms"`, or `"layer"` for a layer normalization without bias.
+        norm_epsilon: Positive float, the epsilon of the norms.
+        dropout: Float in [0, 1), the rate at which training drops channels of what the sublayers return.
+        remat: Whether the backward pass computes the block anew from its states, instead of keeping what it needs.
+        **kwargs: Standard layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        states: List of float tensors `(batch, length, dim)`, newest first: the stream, and as many earlier states as
+            the joins weigh. One tensor is taken for a list of one.
+        padding_mask: Boolean or integer tensor `(batch, length)`, zero where a position is padding.
+        attention_mask, cache, cache_index: See `CausalAttention`; not together with `padding_mask`.
+
+    Returns:
+        List of the states after the block, as many as came in; with a cache, a pair of it and the new cache.
+
+    Raises:
+        ValueError: If `norm` is unknown or there are not one or two joins.
+
+    Example:
+    >>> from keras_laurel.applications.laurel_decoder import LaurelDecoderBlock
+    >>> from keras_laurel.mixers import CausalAttention, SwiGLU
+    >>> joins = [keras_laurel.residual("rw+pa", num_activations=2) for _ in range(2)]
+    >>> block = LaurelDecoderBlock(CausalAttention(2), SwiGLU(16), joins)
+    >>> x = np.ones((1, 3, 8), "float32")
+    >>> [state.shape for state in block([x, x])]
+    [(1, 3, 8), (1, 3, 8)]
+    """
+
+    def __init__(self, mixer, feedforward, joins, norm="rms", norm_epsilon=1e-6, dropout=0.0, remat=False, **kwargs):
+        super().__init__(**kwargs)
+        if norm not in NORMS:
+            raise ValueError(f"Expected `norm` to be one of {NORMS}. Received: norm={norm!r}")
+        if len(joins) not in (1, 2):
+            raise ValueError(f"Expected one join or two. Received: {len(joins)} joins")
+        self.norm = norm
+        self.norm_epsilon = norm_epsilon
+        self.dropout = dropout
+        self.remat = remat
+        self.mixer = mixer
+        self.feedforward = feedforward
+        self.joins = list(joins)
+        self.mixer_norm = self._norm("mixer_norm")
+        self.feedforward_norm = self._norm("feedforward_norm")
+        self.dropouts = [keras.layers.Dropout(dropout, name=f"dropout_{i}", dtype=self.dtype_policy) for i in range(2)]
+        self.supports_masking = True
+
+    def _norm(self, name):
+        if self.norm == "rms":
+            return keras.layers.RMSNormalization(epsilon=self.norm_epsilon, name=name, dtype=self.dtype_policy)
+        return keras.layers.LayerNormalization(
+            epsilon=self.norm_epsilon, center=False, name=name, dtype=self.dtype_policy
+        )
+
+    def build(self, input_shape):
+        shapes = input_shape if isinstance(input_shape[0], (list, tuple)) else [input_shape]
+        shape = tuple(shapes[0])
+        for layer in (self.mixer_norm, self.mixer, self.feedforward_norm, self.feedforward):
+            layer.build(shape)
+        for join in self.joins:
+            join.build([shape] * (2 + min(getattr(join, "max_previous", 0), len(shapes) - 1)))
+
+    def call(self, states, padding_mask=None, attention_mask=None, cache=None, cache_index=None):
+        if not isinstance(states, (list, tuple)):
+            states = [states]
+        if padding_mask is not None:
+            attention_mask = ops.cast(ops.expand_dims(padding_mask, (1, 2)), "bool")
+        if cache is not None:
+            fx, cache = self.mixer(
+                self.mixer_norm(states[0]), attention_mask=attention_mask, cache=cache, cache_index=cache_index
+            )
+            return self._join(states, fx), cache
+
+        def run(*states):
+            return self._join(states, self.mixer(self.mixer_norm(states[0]), attention_mask=attention_mask))
+
+        return keras.remat(run)(*states) if self.remat else run(*states)
+
+    def _join(self, states, fx):
+        """Joins what the mixer returned, then what the feed-forward layer returns."""
+        fx = self.dropouts[0](fx)
+        if len(self.joins) == 2:
+            states = advance(states, self.joins[0], fx)
+            fx = self.dropouts[1](self.feedforward(self.feedforward_norm(states[0])))
+        else:
+            fx = fx + self.dropouts[1](self.feedforward(self.feedforward_norm(states[0] + fx)))
+        return advance(states, self.joins[-1], fx)
+
+    def compute_output_shape(self, input_shape):
+        shapes = input_shape if isinstance(input_shape[0], (list, tuple)) else [input_shape]
+        return [tuple(shape) for shape in shapes]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "mixer": keras.saving.serialize_keras_object(self.mixer),
+            "feedforward": keras.saving.serialize_keras_object(self.feedforward),
+            "joins": [keras.saving.serialize_keras_object(join) for join in self.joins],
+            "norm": self.norm,
+            "norm_epsilon": self.norm_epsilon,
+            "dropout": self.dropout,
+            "remat": self.remat,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["joins"] = [keras.saving.deserialize_keras_object(join) for join in config["joins"]]
+        for key in ("mixer", "feedforward"):
+            config[key] = keras.saving.deserialize_keras_object(config[key])
+        return super().from_config(config)

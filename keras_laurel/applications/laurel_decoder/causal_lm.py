@@ -1,0 +1,190 @@
+"""The language model: `fit`, `generate`, `score`, presets."""
+
+import keras
+import keras_hub
+from keras import ops
+
+from keras_laurel.applications.laurel_decoder.backbone import LaurelDecoderBackbone, WithoutPaddingMask
+from keras_laurel.applications.laurel_decoder.preprocessor import LaurelCausalLMPreprocessor
+
+
+@keras.saving.register_keras_serializable(package="keras_laurel")
+class LaurelCausalLM(WithoutPaddingMask, keras_hub.models.CausalLM):
+    """A `keras_hub.models.CausalLM` whose backbone has LAuReL joins.
+
+    `fit`, `generate`, `compile(sampler=...)`, `save_to_preset`, `from_preset`, `enable_lora` and `quantize` are those
+    of keras_hub. With a preprocessor, `fit` and `generate` take strings; without one they take token ids: `fit` an
+    array, or `{"token_ids": ...}`, and the tokens that follow.
+
+    Args:
+        backbone: A `LaurelDecoderBackbone`.
+        preprocessor: A `LaurelCausalLMPreprocessor` or `None`.
+        **kwargs: Arguments of `keras_hub.models.CausalLM`, such as `name`.
+
+    Call arguments:
+        inputs: See `LaurelDecoderBackbone`.
+
+    Returns:
+        Float tensor `(batch, length, vocabulary_size)`, the logits of the next token.
+
+    Example:
+    >>> from keras_laurel.applications import LaurelCausalLM, LaurelDecoderBackbone
+    >>> model = LaurelCausalLM(LaurelDecoderBackbone(10, 1, 2, 8, 16, residual="rw"))
+    >>> model(np.array([[1, 2, 3]])).shape
+    (1, 3, 10)
+    """
+
+    backbone_cls = LaurelDecoderBackbone
+    preprocessor_cls = LaurelCausalLMPreprocessor
+
+    def __init__(self, backbone, preprocessor=None, **kwargs):
+        # === Layers ===
+        self.backbone = backbone
+        self.preprocessor = preprocessor
+
+        # === Functional Model ===
+        inputs = backbone.input
+        outputs = backbone.token_embedding(backbone(inputs), reverse=True)
+        super().__init__(inputs, outputs, **kwargs)  # pyright: ignore[reportCallIssue]
+
+    def call_with_cache(self, token_ids, cache, cache_index):
+        """Continues sequences whose keys and values are in `cache`.
+
+        Args:
+            token_ids: Integer tensor `(batch, length)`, the next tokens of each sequence.
+            cache: List of pairs, keys and values of each block: see `CausalAttention`.
+            cache_index: Integer, or integer scalar tensor, the position of the first of `token_ids`.
+
+        Returns:
+            Logits `(batch, length, vocabulary_size)`, hidden states `(batch, length, hidden_dim)` and the new cache.
+        """
+        length, capacity = ops.shape(token_ids)[1], ops.shape(cache[0][0])[1]
+        # One mask for all blocks: a position sees what is not after it.
+        positions = ops.expand_dims(cache_index + ops.arange(length), 1)
+        mask = ops.expand_dims(ops.arange(capacity) <= positions, (0, 1))
+        hidden_states, cache = self._run_blocks(token_ids, cache, cache_index, mask)
+        return self.backbone.token_embedding(hidden_states, reverse=True), hidden_states, cache
+
+    def _run_blocks(self, token_ids, cache, cache_index, attention_mask=None):
+        backbone = self.backbone
+        states = backbone.embed(token_ids, start_index=cache_index)
+        new_cache = []
+        for block, kept in zip(backbone.transformer_layers, cache):
+            states, kept = block(states, attention_mask=attention_mask, cache=kept, cache_index=cache_index)
+            new_cache.append(kept)
+        return backbone.layer_norm(states[0]), new_cache
+
+    def _build_cache(self, token_ids):
+        """Returns the hidden states of the prompts, and the cache that they leave, of their padded length."""
+        batch_size, capacity = ops.shape(token_ids)
+        cache = []
+        for block in self.backbone.transformer_layers:
+            shape = block.mixer.cache_shape(batch_size, capacity)
+            cache.append(tuple(ops.zeros(shape, dtype=block.mixer.compute_dtype) for _ in range(2)))
+        return self._run_blocks(token_ids, cache, 0)
+
+    def generate_step(self, inputs, stop_token_ids=None):
+        """Generates a batch; `keras_hub` compiles it. See `keras_hub.models.CausalLM.generate`.
+
+        Args:
+            inputs: Dictionary of `"token_ids"` `(batch, length)`, prompts padded to the length to generate, and
+                `"padding_mask"`, true where a token is of the prompt.
+            stop_token_ids: Tuple of the tokens that end a sequence, or `None`.
+
+        Returns:
+            Dictionary of the same keys: prompts and what was generated, up to the first stop token.
+        """
+        token_ids, padding_mask = inputs["token_ids"], ops.cast(inputs["padding_mask"], "bool")
+        hidden_states, cache = self._build_cache(token_ids)
+        first = ops.min(ops.sum(ops.cast(padding_mask, "int32"), axis=-1))
+
+        def next_logits(tokens, cache, index):
+            last = ops.slice(tokens, (0, index - 1), (ops.shape(tokens)[0], 1))
+            logits, hidden_states, cache = self.call_with_cache(last, cache, index - 1)
+            return ops.squeeze(logits, 1), ops.squeeze(hidden_states, 1), cache
+
+        token_ids = self.sampler(
+            next=next_logits,
+            prompt=token_ids,
+            cache=cache,
+            index=first,
+            mask=padding_mask,
+            stop_token_ids=stop_token_ids,
+            hidden_states=hidden_states,
+            model=self,
+        )
+        if stop_token_ids is None:
+            return {"token_ids": token_ids, "padding_mask": ops.ones_like(token_ids, dtype="bool")}
+        stops = ops.zeros_like(padding_mask)
+        for token in stop_token_ids:
+            stops = ops.logical_or(stops, ops.equal(token_ids, token))
+        stops = ops.cast(ops.logical_and(stops, ops.logical_not(padding_mask)), "int32")
+        before = ops.cumsum(stops, axis=-1) - stops
+        return {"token_ids": token_ids, "padding_mask": ops.equal(before, 0)}
+
+    def score(self, token_ids, padding_mask=None, scoring_mode="logits", layer_intercept_fn=None, target_ids=None):
+        """Scores token ids, as `keras_hub`'s models do.
+
+        Args:
+            token_ids: Integer tensor `(batch, length)`.
+            padding_mask: Tensor of the same shape, zero where a token is padding, or `None`.
+            scoring_mode: `"logits"`, or `"loss"` for the cross-entropy of `target_ids`.
+            layer_intercept_fn: Function of the stream and an index that returns the stream to go on with: -1 is the
+                embedding, then come the blocks.
+            target_ids: Integer tensor `(batch, length)`, needed for `"loss"`.
+
+        Returns:
+            Tensor `(batch, length, vocabulary_size)`, or `(batch, length)` for `"loss"`.
+
+        Raises:
+            ValueError: If `scoring_mode` is unknown, or `"loss"` without `target_ids`.
+        """
+        if scoring_mode not in ("logits", "loss"):
+            raise ValueError(f"Expected `scoring_mode` to be 'logits' or 'loss'. Received: {scoring_mode!r}")
+        if scoring_mode == "loss" and target_ids is None:
+            raise ValueError("Expected `target_ids` with scoring_mode='loss'. Received: target_ids=None")
+        states = self.backbone.embed(token_ids)
+
+        def intercept(states, index):
+            if layer_intercept_fn is None:
+                return states
+            x = layer_intercept_fn(states[0], index)
+            return [x if state is states[0] else state for state in states]
+
+        states = intercept(states, -1)
+        for index, block in enumerate(self.backbone.transformer_layers):
+            states = intercept(block(states, padding_mask), index)
+        logits = self.backbone.token_embedding(self.backbone.layer_norm(states[0]), reverse=True)
+        if scoring_mode == "logits":
+            return logits
+        return keras.losses.sparse_categorical_crossentropy(target_ids, logits, from_logits=True)
+
+    def get_quantization_layer_structure(self, mode):
+        """Returns the embedding and the blocks in the order in which GPTQ and AWQ quantize them."""
+        if mode not in ("gptq", "awq"):
+            return None
+        return {
+            "pre_block_layers": [_StackedEmbedding(self.backbone)],
+            "sequential_blocks": [_StackedBlock(block) for block in self.backbone.transformer_layers],
+        }
+
+
+# Keras hands one tensor from block to block: here, the stacked states `(num_states, batch, length, dim)`.
+
+
+class _StackedEmbedding(keras.layers.Layer):
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def call(self, token_ids):
+        return ops.stack(self.backbone.embed(token_ids))
+
+
+class _StackedBlock(keras.layers.Layer):
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def call(self, states):
+        return [ops.stack(self.block(ops.unstack(states)))]

@@ -1,0 +1,38 @@
+"""How the weights of the decoder are divided over a mesh of devices."""
+
+import keras
+
+
+def layout_map(device_mesh, model_parallel_dim_name="model", data_parallel_dim_name="batch"):
+    """Returns the `keras.distribution.LayoutMap` of `LaurelDecoderBackbone`.
+
+    Heads and inner widths are divided over the model axis, so that a block exchanges data twice (Megatron); the other
+    dimension of each kernel over the data axis, whose devices gather it when they need it (fully sharded). A dimension
+    must be divisible by its axis: the number of key and value heads by the model axis, the width by the data axis.
+
+    Everything else is on every device: norms, positions and all LAuReL weights. A low-rank map is small, and its rank
+    may be smaller than the axis.
+
+    Args:
+        device_mesh: A `keras.distribution.DeviceMesh`.
+        model_parallel_dim_name: Name of the mesh's model axis.
+        data_parallel_dim_name: Name of the mesh's data axis.
+
+    Raises:
+        ValueError: If `device_mesh` is no mesh or lacks an axis.
+    """
+    if not isinstance(device_mesh, keras.distribution.DeviceMesh):
+        raise ValueError(f"Expected a `keras.distribution.DeviceMesh`. Received: device_mesh={device_mesh!r}")
+    model, data = model_parallel_dim_name, data_parallel_dim_name
+    for axis in (model, data):
+        if axis not in device_mesh.axis_names:
+            raise ValueError(f"Expected a mesh with an axis {axis!r}. Received: axis_names={device_mesh.axis_names}")
+    # Keys match whole paths: ".*" finds the weights in nested models too.
+    layout = keras.distribution.LayoutMap(device_mesh)
+    layout[".*token_embedding/embeddings"] = (model, data)
+    layout[".*token_embedding/reverse_embeddings"] = (data, model)
+    layout[".*transformer_layer_[0-9]+/attention/(query|key|value)/kernel"] = (data, model, None)
+    layout[".*transformer_layer_[0-9]+/attention/attention_output/kernel"] = (model, None, data)
+    layout[".*transformer_layer_[0-9]+/feedforward/(gate|up)/kernel"] = (data, model)
+    layout[".*transformer_layer_[0-9]+/feedforward/output/kernel"] = (model, data)
+    return layout

@@ -1,0 +1,152 @@
+"""Causal attention with grouped queries, rotary positions and a cache."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_laurel")
+class CausalAttention(keras.layers.Layer):
+    """Multi-head attention of each position to itself and those before it.
+
+    The kernels are four `keras.layers.EinsumDense` without bias, named `query`, `key`, `value` and `attention_output`,
+    which `enable_lora`, `quantize` and layout maps find. With `D = dim`, `H = num_heads`, `G = num_key_value_heads`
+    and `d = head_dim` there are `2 * D * d * (H + G)` weights. While decoding, a position keeps `2 * G * d` floats.
+
+    Args:
+        num_heads: Positive integer, the number of query heads.
+        num_key_value_heads: Positive integer that divides `num_heads`: each key and value head serves
+            `num_heads / num_key_value_heads` query heads. Defaults to `num_heads`.
+        head_dim: Positive integer, the width of a head, even if there are rotary positions. Defaults to
+            `dim / num_heads`.
+        rope_max_wavelength: Positive float, the longest wavelength of the rotary positions (which need keras_hub), or
+            `None` for no positions at all.
+        kernel_initializer: Initializer of the query, key and value kernels.
+        output_initializer: Initializer of the output kernel. Defaults to `kernel_initializer`.
+        **kwargs: Standard layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        x: Float tensor of shape `(batch, length, dim)`.
+        attention_mask: Boolean tensor that broadcasts to `(batch, num_heads, length, keys)`, true where a query may
+            attend to a key. Without a cache it is joined with the causal mask, so that a mask of shape
+            `(batch, 1, 1, length)` says which positions are padding. With a cache it must be whole.
+        cache: Pair of float tensors `(batch, capacity, num_key_value_heads, head_dim)`, keys and values of the
+            positions before.
+        cache_index: Integer, or integer scalar tensor, the position of the first of `x`. Needed with a cache. Without
+            an `attention_mask` it must be 0, and `x` as long as the cache.
+
+    Returns:
+        Tensor of the shape of `x`, in the compute dtype; with a cache, a pair of it and the cache with the new
+        positions written into it.
+
+    Raises:
+        ValueError: If `num_key_value_heads` does not divide `num_heads`, or on the first call if `num_heads` does not
+            divide `dim` (and no `head_dim` is given) or the width of a rotated head is odd.
+
+    Example:
+    >>> layer = keras_laurel.mixers.CausalAttention(num_heads=4, num_key_value_heads=2)
+    >>> layer(np.ones((1, 3, 8), "float32")).shape, layer.count_params()
+    ((1, 3, 8), 192)
+
+    Reference:
+        [Ainslie et al., 2023](https://arxiv.org/abs/2305.13245) (grouped queries);
+        [Su et al., 2021](https://arxiv.org/abs/2104.09864) (rotary positions)
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        num_key_value_heads=None,
+        head_dim=None,
+        rope_max_wavelength=10_000,
+        kernel_initializer="glorot_uniform",
+        output_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.num_key_value_heads = num_key_value_heads or num_heads
+        if num_heads < 1 or num_heads % self.num_key_value_heads:
+            raise ValueError(
+                "Expected `num_key_value_heads` to divide `num_heads`. "
+                f"Received: num_heads={num_heads}, num_key_value_heads={num_key_value_heads}"
+            )
+        self.head_dim = head_dim
+        self.rope_max_wavelength = rope_max_wavelength
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.output_initializer = keras.initializers.get(output_initializer or kernel_initializer)
+        self.supports_masking = True
+        self.rotary_embedding = None
+        if rope_max_wavelength is not None:
+            from keras_hub.layers import RotaryEmbedding
+
+            self.rotary_embedding = RotaryEmbedding(
+                rope_max_wavelength, name="rotary_embedding", dtype=self.dtype_policy
+            )
+
+    def build(self, input_shape):
+        dim = input_shape[-1]
+        if self.head_dim is None and dim % self.num_heads:
+            raise ValueError(
+                "Expected `num_heads` to divide the number of channels. "
+                f"Received: num_heads={self.num_heads}, input_shape={tuple(input_shape)}"
+            )
+        head_dim = self.head_dim or dim // self.num_heads
+        if self.rotary_embedding is not None and head_dim % 2:
+            raise ValueError(f"Expected an even width of a head with rotary positions. Received: head_dim={head_dim}")
+
+        def projection(name, num_heads):
+            layer = keras.layers.EinsumDense(
+                "btd,dhk->bthk",
+                (None, num_heads, head_dim),
+                kernel_initializer=self.kernel_initializer.clone(),
+                name=name,
+                dtype=self.dtype_policy,
+            )
+            layer.build(input_shape)
+            return layer
+
+        self.query = projection("query", self.num_heads)
+        self.key = projection("key", self.num_key_value_heads)
+        self.value = projection("value", self.num_key_value_heads)
+        self.attention_output = keras.layers.EinsumDense(
+            "bthk,hkd->btd",
+            (None, dim),
+            kernel_initializer=self.output_initializer.clone(),
+            name="attention_output",
+            dtype=self.dtype_policy,
+        )
+        self.attention_output.build((*input_shape[:-1], self.num_heads, head_dim))
+
+    def cache_shape(self, batch_size, capacity):
+        """Returns the shape of the keys, and of the values, that `capacity` positions leave."""
+        return (batch_size, capacity, *self.key.kernel.shape[1:])
+
+    def call(self, x, attention_mask=None, cache=None, cache_index=None):
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        if self.rotary_embedding is not None:
+            start = 0 if cache is None else cache_index
+            query = self.rotary_embedding(query, start_index=start)
+            key = self.rotary_embedding(key, start_index=start)
+        if cache is not None:
+            key, value = (
+                ops.slice_update(kept, (0, cache_index, 0, 0), ops.cast(new, kept.dtype))
+                for kept, new in zip(cache, (key, value))
+            )
+        is_causal = cache is None or attention_mask is None
+        outputs = ops.dot_product_attention(query, key, value, mask=attention_mask, is_causal=is_causal)
+        outputs = self.attention_output(outputs)
+        return outputs if cache is None else (outputs, (key, value))
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim,
+            "rope_max_wavelength": self.rope_max_wavelength,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "output_initializer": keras.initializers.serialize(self.output_initializer),
+        }
