@@ -25,7 +25,7 @@ def run_folder(path, settings):
     if (folder / "config.json").exists():
         before = json.loads((folder / "config.json").read_text())
         odd = sorted(key for key in {*settings, *before} if before.get(key) != settings.get(key))
-        if odd:
+        if odd and any(path.name != "config.json" for path in folder.iterdir()):  # else nothing has begun yet
             raise UserError(f"{folder} holds a run with another {', '.join(odd)}: choose another --out, or remove it")
     write_json(folder / "config.json", settings)
     return folder

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from applications.laurel_decoder_lm import report as laurel_decoder_lm
 from applications.laurel_resnet50 import report as laurel_resnet50
 from applications.tiny_lm import report as tiny_lm
 from benchmarks import step_time_report
@@ -21,8 +22,18 @@ from benchmarks import step_time_report
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PLOTS = ROOT / "benchmarks" / "plots"
-DOCUMENTS = ("README.md", "applications/laurel_resnet50/README.md", "benchmarks/README.md")
-PROGRAMS = {"tiny_lm": tiny_lm, "laurel_resnet50": laurel_resnet50, "step_time": step_time_report}
+DOCUMENTS = (
+    "README.md",
+    "applications/laurel_resnet50/README.md",
+    "applications/laurel_decoder_lm/README.md",
+    "benchmarks/README.md",
+)
+PROGRAMS = {
+    "tiny_lm": tiny_lm,
+    "laurel_resnet50": laurel_resnet50,
+    "laurel_decoder_lm": laurel_decoder_lm,
+    "step_time": step_time_report,
+}
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end table -->)", re.DOTALL)
 
 

@@ -1,6 +1,5 @@
 """The command line: `python -m applications.laurel_decoder_lm --help`."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -164,7 +163,6 @@ def generate(
         with precision(load_config(run)):
             lm = load_model(run)
             lm.compile(sampler=made)
-            sys.stdout.reconfigure(errors="replace")
             print(generation.printable(generation.generate(lm, prompt, length)))
 
 

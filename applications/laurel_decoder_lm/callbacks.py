@@ -41,7 +41,8 @@ class Recorder(keras.callbacks.Callback):
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        self.losses[batch] = logs["step_loss"]
+        if logs is not None:
+            self.losses[batch] = logs["step_loss"]
 
     def on_test_begin(self, logs=None):
         float(self.model.step_loss.result())  # waits for the device
@@ -208,7 +209,8 @@ class Progress(keras.callbacks.Callback):
         self.bar.stop()
 
     def on_train_batch_end(self, batch, logs=None):
-        self.bar.update(self.task, completed=self.history.step + batch + 1, loss=logs["step_loss"])
+        if logs is not None:
+            self.bar.update(self.task, completed=self.history.step + batch + 1, loss=logs["step_loss"])
 
     def on_epoch_end(self, epoch, logs=None):
         history, total = self.history, self.config.steps

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import keras_hub
 
@@ -28,7 +29,7 @@ def load_config(folder):
     return configs.Config(**settings)
 
 
-def load_model(folder):
+def load_model(folder) -> Any:
     """Returns the `keras_hub.models.CausalLM` of a run: its preset, or that of the last checkpoint if it has not ended.
 
     Args:

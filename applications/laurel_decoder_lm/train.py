@@ -55,8 +55,8 @@ def run(config, folder, origin):
         if config.sample_every:
             check_prompt(lm, config.sample_prompt)
         model = trainer(lm, config)
-        held_out = texts.held_out and evaluations.Evaluation(config, texts.held_out, tokenizer)
-        test = texts.test and evaluations.whole(config, texts.test, tokenizer)
+        held_out = evaluations.Evaluation(config, texts.held_out, tokenizer) if texts.held_out else None
+        test = evaluations.whole(config, texts.test, tokenizer) if texts.test else None
         history, place = _resumed(model, checkpoints)
         with Progress(history, config) as progress:
             _fit(model, lm, config, (texts.train, tokenizer), held_out, history, place, checkpoints, progress)
@@ -74,7 +74,7 @@ def run(config, folder, origin):
             "held_out": history.curve(),
             "seconds": history.seconds_at(history.step),
             "step_seconds": history.step_seconds(),
-            "test": test and test.of(model),
+            "test": test.of(model) if test else None,
             "sample": history.samples[-1]["text"] if history.samples else None,
             "joins": {name: join_values(join) for name, join in laurel_joins(lm).items()},
         }
