@@ -33,6 +33,8 @@ class Recorder(keras.callbacks.Callback):
         self.history = history
         self.config = config
         self.checkpoints = checkpoints
+
+    def on_train_begin(self, logs=None):
         self.cold = True
 
     def on_epoch_begin(self, epoch, logs=None):

@@ -12,7 +12,7 @@ class History:
     Attributes:
         losses: The loss of every step.
         parts: One `(steps, seconds, cold)` for each part of the training between two pauses (evaluation, sample,
-            checkpoint), without the pauses; `cold` if the process began with it, so that it has the compilation.
+            checkpoint), without the pauses; `cold` if a `fit` began with it, so that it has the compilation.
         held_out: One dictionary for each evaluation: `step` and the metrics.
         joins: One dictionary for each evaluation: `step`, and the `values` that the joins have learned.
         samples: One dictionary for each sample of text: `step` and `text`.
