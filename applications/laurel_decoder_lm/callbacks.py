@@ -195,12 +195,12 @@ class Progress(keras.callbacks.Callback):
             columns.BarColumn(),
             columns.MofNCompleteColumn(),
             columns.TextColumn("loss {task.fields[loss]:.4f}"),
-            columns.TextColumn("{task.fields[rate]:,.0f} tokens/s"),
+            columns.TextColumn("{task.fields[rate]}"),
             columns.TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.task = self.bar.add_task("", total=config.steps, completed=history.step, loss=math.nan, rate=math.nan)
+        self.task = self.bar.add_task("", total=config.steps, completed=history.step, loss=math.nan, rate="")
         self.said = time.monotonic()
 
     def __enter__(self):
@@ -218,7 +218,7 @@ class Progress(keras.callbacks.Callback):
         history, total = self.history, self.config.steps
         steps, seconds, _ = history.parts[-1]
         rate = steps * self.tokens / seconds
-        self.bar.update(self.task, completed=history.step, rate=rate)
+        self.bar.update(self.task, completed=history.step, rate=f"{rate:,.0f} tokens/s")
         evaluated = history.held_out and history.held_out[-1]["step"] == history.step
         if evaluated or (not self.console.is_terminal and time.monotonic() - self.said > 30):
             self.said = time.monotonic()

@@ -74,6 +74,15 @@ def test_a_run_leaves_its_record_model_and_logs(run):
     assert lm.generate("To", max_length=4).startswith("To")
 
 
+def test_the_preset_of_a_run_in_mixed_precision_loads(tmp_path):
+    config = dataclasses.replace(SMALL, precision="mixed_bfloat16", held_out=0.0, sample_every=0)
+    record = train.run(config, tmp_path, {})
+    assert record["precision"] == "mixed_bfloat16"
+    lm = keras_hub.models.CausalLM.from_preset(str(tmp_path / "preset"))
+    assert lm.dtype_policy.name == "float32"
+    assert lm.generate("To", max_length=4).startswith("To")
+
+
 def test_evaluate_is_what_numpy_finds(run, tmp_path):
     text = "a few words, and a last one"
     (tmp_path / "text.txt").write_text(text)
@@ -272,7 +281,7 @@ def _record(variant, seed, loss, curve, step_seconds, weights=100):
         "variant": variant,
         "seed": seed,
         "weights": weights,
-        "test": {"loss": loss, "bits_per_byte": loss / 2},
+        "test": {"loss": loss, "perplexity": 1.0, "bits_per_byte": loss / 2},
         "held_out": [
             {"step": 10 * i, "seconds": seconds, "loss": value} for i, (seconds, value) in enumerate(curve, 1)
         ],
@@ -310,8 +319,8 @@ def test_report_worked_by_hand(tmp_path):
 
 
 def test_without_a_test_text_the_held_out_documents_count():
-    run = {**_record("add", 0, 2.0, [(10, 4.0), (20, 2.25)], 1.0), "test": None}
-    assert report.final(run)["loss"] == 2.25
+    metrics = {"loss": 2.25, "perplexity": 9.5, "bits_per_byte": 3.0}
+    assert report.final({"test": None, "held_out": [{"step": 4, "seconds": 1.0, **metrics}]}) == metrics
 
 
 def test_the_smoke_run_is_whole(tmp_path):
