@@ -47,6 +47,14 @@ class LaurelCausalLM(WithoutPaddingMask, keras_hub.models.CausalLM):
         outputs = backbone.token_embedding(backbone(inputs), reverse=True)
         super().__init__(inputs, outputs, **kwargs)  # pyright: ignore[reportCallIssue]
 
+    def quantize(self, mode=None, config=None, filters=None, **kwargs):
+        """Quantizes the model: see `keras.Model.quantize`."""
+        if filters is None and self.preprocessor is not None:
+            # Keras would take a tokenizer that was never called for a layer whose weights are yet to come.
+            preprocessing = {id(layer) for layer in self.preprocessor._flatten_layers()}
+            filters = lambda layer: id(layer) not in preprocessing  # noqa: E731
+        super().quantize(mode, config=config, filters=filters, **kwargs)
+
     def call_with_cache(self, token_ids, cache, cache_index):
         """Continues sequences whose keys and values are in `cache`.
 
