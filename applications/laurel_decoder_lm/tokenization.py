@@ -8,7 +8,7 @@ from pathlib import Path
 import grain
 import numpy as np
 import sentencepiece
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from applications.errors import UserError
 from applications.files import writable_folder, write_whole
@@ -21,11 +21,6 @@ from keras_laurel.applications.laurel_decoder.tokenizers import (
 
 FORMS = "bytes, bpe:SIZE, sentencepiece:SIZE, or the folder of a tokenizer that was saved"
 SAMPLE_BYTES = 20_000_000
-# One word of GPT-4 and Llama 3, and of keras-hub: a merge across two of its words would never be used.
-WORD = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
-    r"\s+(?!\S)|\s+"
-)
 _BYTE_PAIR_FILE = "byte_pair.json"
 _SENTENCE_PIECE_FILE = "sentence_piece.model"
 
@@ -116,10 +111,8 @@ def _byte_pairs(size, documents):
     if size < least:
         raise UserError(f"bpe:{size} is too small: the bytes and the end of text need {least} tokens")
     tokenizer = Tokenizer(models.BPE())
-    words = pre_tokenizers.Split(Regex(WORD), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    # The words of GPT-2, by which `LaurelBytePairTokenizer` encodes: a merge across two words would never be used.
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=[END_OF_TEXT],

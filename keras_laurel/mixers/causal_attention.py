@@ -132,10 +132,14 @@ class CausalAttention(keras.layers.Layer):
                 ops.slice_update(kept, (0, cache_index, 0, 0), ops.cast(new, kept.dtype))
                 for kept, new in zip(cache, (key, value))
             )
+            cache = (key, value)
+        if self.num_key_value_heads < self.num_heads and keras.backend.backend() == "tensorflow":
+            # Keras's attention repeats them itself, but on TensorFlow not a single one.
+            key, value = (ops.repeat(t, self.num_heads // self.num_key_value_heads, axis=2) for t in (key, value))
         is_causal = cache is None or attention_mask is None
         outputs = ops.dot_product_attention(query, key, value, mask=attention_mask, is_causal=is_causal)
         outputs = self.attention_output(outputs)
-        return outputs if cache is None else (outputs, (key, value))
+        return outputs if cache is None else (outputs, cache)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
