@@ -138,7 +138,7 @@ def measure(names, modes, rounds, build, batch, record):
         build: See `run`.
         batch: See `run`.
         record: Dictionary to fill: of variants to dictionaries of `weights`, `jit_compile`, and by mode
-            `compile_seconds`, of the first step, and `seconds`, one a round.
+            `compile_seconds`, of the first step, and `seconds`: lists of one a round, by clock.
     """
     import keras
 
@@ -165,9 +165,10 @@ def measure(names, modes, rounds, build, batch, record):
     for mode in modes:
         # Two more, as a step may compile again for the optimizer's state that the first one made.
         seconds = side_by_side(steps[mode], rounds, warmup=2)
-        for name, (low, middle, high) in ratios(seconds).items():
-            record[name]["seconds"][mode] = [round(value, 6) for value in seconds[name]]
-            print(f"{name}: {mode} {middle:.3f} ({low:.3f}-{high:.3f})", flush=True)
+        for clock, measured in seconds.items():
+            for name, (low, middle, high) in ratios(measured).items():
+                record[name]["seconds"].setdefault(mode, {})[clock] = [round(value, 6) for value in measured[name]]
+                print(f"{name}: {mode} {clock} {middle:.3f} ({low:.3f}-{high:.3f})", flush=True)
 
 
 def _train_step(model, inputs, targets):
@@ -225,7 +226,7 @@ def _print_table(result):
     from benchmarks.step_time_report import table_cells
 
     header, rows = table_cells(result)
-    table = Table(title="seconds a step: median; ratio to the first: median (quartiles)")
+    table = Table(title="seconds a step: median; ratios to the first: median (quartiles)")
     for name in header:
         table.add_column(name, justify="left" if name == "variant" else "right")
     for row in rows:

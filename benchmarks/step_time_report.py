@@ -6,16 +6,21 @@ from benchmarks.timing import ratios
 
 
 def table_cells(result):
-    """Returns the header and the rows of the table, as strings."""
+    """Returns the header and the rows of the table, as strings; of CPU time, too, if that is what computed."""
     variants = result["variants"]
     reference = next(iter(variants.values()))
     header = ["variant", "weights"]
     rows = [[name, f"{variant['weights']:,}"] for name, variant in variants.items()]
-    for mode, measured in reference["seconds"].items():
-        header += [f"{mode}, s", f"{mode}, ratio ({len(measured)} rounds)"]
-        seconds = {name: variant["seconds"][mode] for name, variant in variants.items()}
-        for row, (name, (low, middle, high)) in zip(rows, ratios(seconds).items()):
-            row += [f"{statistics.median(seconds[name]):.3f}", f"{middle:.3f} ({low:.3f}-{high:.3f})"]
+    clocks = {"wall": "time"} | ({"cpu": "CPU time"} if result["device"].startswith("CPU") else {})
+    for mode in reference["seconds"]:
+        header.append(f"{mode}, s")
+        for row, variant in zip(rows, variants.values()):
+            row.append(f"{statistics.median(variant['seconds'][mode]['wall']):.3f}")
+        for clock, words in clocks.items():
+            header.append(f"{mode}, ratio of {words}")
+            seconds = {name: variant["seconds"][mode][clock] for name, variant in variants.items()}
+            for row, (low, middle, high) in zip(rows, ratios(seconds).values()):
+                row.append(f"{middle:.3f} ({low:.3f}-{high:.3f})")
     return header, rows
 
 
@@ -28,8 +33,8 @@ def plot(result, path):
     modes = list(next(iter(variants.values()))["seconds"])
     figure = Figure(figsize=(5.5 * len(modes), 4), layout="constrained")
     for axes, mode in zip(figure.subplots(1, len(modes), squeeze=False)[0], modes):
-        first, *others = [variant["seconds"][mode] for variant in variants.values()]
+        first, *others = [variant["seconds"][mode]["wall"] for variant in variants.values()]
         axes.boxplot([np.divide(seconds, first) for seconds in others], tick_labels=list(variants)[1:])
         axes.axhline(1.0, color="gray", linewidth=0.5)
-        axes.set(ylabel=f"beside {next(iter(variants))}", title=f"{mode} step, {result['backend']}")
+        axes.set(ylabel=f"beside {next(iter(variants))}", title=f"{mode}, {result['backend']}")
     figure.savefig(path, dpi=120)

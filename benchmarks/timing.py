@@ -6,8 +6,11 @@ import time
 
 import numpy as np
 
+# Of the machine, and of the process's own threads.
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
-def side_by_side(callables, rounds, warmup=3, seed=0, clock=time.perf_counter, on_round=lambda number: None):
+
+def side_by_side(callables, rounds, warmup=3, seed=0, clocks=CLOCKS, on_round=lambda number: None):
     """Calls every callable once a round, each round in another random order.
 
     What slows the machine for a while so meets all of them alike. Garbage is collected between the rounds alone.
@@ -17,24 +20,25 @@ def side_by_side(callables, rounds, warmup=3, seed=0, clock=time.perf_counter, o
         rounds: Number of rounds.
         warmup: Number of calls of each before the first round, which do not count.
         seed: Of the orders.
-        clock: Returns the seconds.
+        clocks: Dictionary of names to functions that return seconds.
         on_round: Called with the number of each round after it.
 
     Returns:
-        Dictionary of names to lists of seconds, one a round.
+        Dictionary of the clocks' names to dictionaries of the callables' names to lists of seconds, one a round.
     """
     for function in callables.values():
         for _ in range(warmup):
             function()
-    seconds = {name: [] for name in callables}
+    seconds = {clock: {name: [] for name in callables} for clock in clocks}
     order = np.random.default_rng(seed)
     with _collected_by_hand():
         for number in range(1, rounds + 1):
             gc.collect()
             for name in order.permutation(list(callables)):
-                start = clock()
+                start = {clock: read() for clock, read in clocks.items()}
                 callables[name]()
-                seconds[name].append(clock() - start)
+                for clock, read in clocks.items():
+                    seconds[clock][name].append(read() - start[clock])
             on_round(number)
     return seconds
 
@@ -43,7 +47,7 @@ def ratios(seconds):
     """Returns what each callable takes beside the first: the quartiles of the ratios, round by round.
 
     Args:
-        seconds: What `side_by_side` returned.
+        seconds: What `side_by_side` returned of one clock.
 
     Returns:
         Dictionary of names to the tuple of lower quartile, median and upper quartile.

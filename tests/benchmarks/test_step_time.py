@@ -48,10 +48,11 @@ def test_a_run_records_the_seconds_of_each_round_and_prints_the_table(tiny, tmp_
         assert variant["jit_compile"] is model.jit_compile  # what "auto" comes to
         for mode in ("train", "infer"):
             assert variant["compile_seconds"][mode] > 0
-            assert [value > 0 for value in variant["seconds"][mode]] == [True] * 3
+            assert list(variant["seconds"][mode]) == ["wall", "cpu"]
+            assert [value > 0 for value in variant["seconds"][mode]["wall"]] == [True] * 3
     # the first step, which compiles, two that warm up, and the rounds
     assert [int(model.optimizer.iterations) for _, model in tiny] == [6, 6]
-    assert "train, ratio (3 rounds)" in outcome.output
+    assert "seconds a step: median" in outcome.output
 
 
 def test_options_reach_the_models(tiny, tmp_path):
@@ -101,20 +102,30 @@ def test_the_reference_is_the_plain_network_of_keras():
     assert plain.layers[-1].activation is keras.activations.linear
 
 
+def _seconds(wall, cpu):
+    return {"wall": wall, "cpu": cpu}
+
+
 def test_table_and_plot_worked_by_hand(tmp_path):
-    result = {
-        "backend": "jax",
-        "variants": {
-            "keras": {"weights": 1000, "seconds": {"train": [2.0, 4.0, 2.0], "infer": [1.0, 1.0, 1.0]}},
-            "rw": {"weights": 1002, "seconds": {"train": [2.2, 4.0, 2.4], "infer": [1.0, 0.5, 1.5]}},
-        },
-    }
-    header = ["variant", "weights", "train, s", "train, ratio (3 rounds)", "infer, s", "infer, ratio (3 rounds)"]
-    rows = [
-        ["keras", "1,000", "2.000", "1.000 (1.000-1.000)", "1.000", "1.000 (1.000-1.000)"],
-        ["rw", "1,002", "2.400", "1.100 (1.050-1.150)", "1.000", "1.000 (0.750-1.250)"],
+    train, infer = _seconds([2.0, 4.0, 2.0], [3.0, 3.0, 3.0]), _seconds([1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
+    plain = {"weights": 1000, "seconds": {"train": train, "infer": infer}}
+    train, infer = _seconds([2.2, 4.0, 2.4], [3.3, 3.3, 3.6]), _seconds([1.0, 0.5, 1.5], [1.0, 1.0, 1.0])
+    joined = {"weights": 1002, "seconds": {"train": train, "infer": infer}}
+    result = {"backend": "jax", "device": "CPU (x86_64)", "variants": {"keras": plain, "rw": joined}}
+    table = [
+        ["variant", "keras", "rw"],
+        ["weights", "1,000", "1,002"],
+        ["train, s", "2.000", "2.400"],
+        ["train, ratio of time", "1.000 (1.000-1.000)", "1.100 (1.050-1.150)"],
+        ["train, ratio of CPU time", "1.000 (1.000-1.000)", "1.100 (1.100-1.150)"],
+        ["infer, s", "1.000", "1.000"],
+        ["infer, ratio of time", "1.000 (1.000-1.000)", "1.000 (0.750-1.250)"],
+        ["infer, ratio of CPU time", "1.000 (1.000-1.000)", "1.000 (1.000-1.000)"],
     ]
-    assert step_time_report.table_cells(result) == (header, rows)
+    header, rows = step_time_report.table_cells(result)
+    assert [header, *rows] == [list(row) for row in zip(*table)]
     assert PROGRAMS["step_time"] is step_time_report
     step_time_report.plot(result, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    # the process's time says nothing of a GPU's
+    assert not [name for name in step_time_report.table_cells(result | {"device": "a GPU"})[0] if "CPU" in name]

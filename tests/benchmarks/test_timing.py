@@ -24,8 +24,12 @@ class Machine:
 def test_each_round_times_every_callable_once_and_warm_up_does_not_count():
     machine, rounds = Machine(), []
     callables = {"a": machine.function("a", [9, 9, 1, 2, 3]), "b": machine.function("b", [8, 8, 4, 5, 6])}
-    seconds = side_by_side(callables, 3, warmup=2, clock=lambda: machine.now, on_round=rounds.append)
-    assert seconds == {"a": [1, 2, 3], "b": [4, 5, 6]}
+    clocks = {"fast": lambda: machine.now, "slow": lambda: machine.now / 2}
+    seconds = side_by_side(callables, 3, warmup=2, clocks=clocks, on_round=rounds.append)
+    assert seconds == {
+        "fast": {"a": [1, 2, 3], "b": [4, 5, 6]},
+        "slow": {"a": [0.5, 1, 1.5], "b": [2, 2.5, 3]},
+    }
     assert machine.calls[:4] == ["a", "a", "b", "b"]
     assert [sorted(machine.calls[i : i + 2]) for i in (4, 6, 8)] == [["a", "b"]] * 3
     assert rounds == [1, 2, 3]
@@ -35,7 +39,7 @@ def test_the_order_changes_from_round_to_round_and_follows_the_seed():
     def orders(seed):
         machine = Machine()
         callables = {name: machine.function(name, [1] * 8) for name in "abc"}
-        side_by_side(callables, 8, warmup=0, seed=seed, clock=lambda: machine.now)
+        side_by_side(callables, 8, warmup=0, seed=seed)
         return machine.calls
 
     calls = orders(0)
