@@ -41,8 +41,8 @@ def words(metrics):
     return ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
 
 
-def print_table(title, header, rows):
-    """Prints a table whose first column is text and whose others are numbers."""
+def print_table(title, header, rows, width=130):
+    """Prints a table whose first column is text and whose others are numbers; it may be `width` characters wide."""
     from rich.console import Console
     from rich.table import Table
 
@@ -51,4 +51,4 @@ def print_table(title, header, rows):
         table.add_column(name, justify="right" if index else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    Console(width=max(130, Console().width)).print(table)
+    Console(width=max(width, Console().width)).print(table)

@@ -17,7 +17,7 @@ import typer
 from applications.laurel_decoder_lm import report as laurel_decoder_lm
 from applications.laurel_resnet50 import report as laurel_resnet50
 from applications.tiny_lm import report as tiny_lm
-from benchmarks import step_time_report
+from benchmarks import generate_speed_report, step_time_report
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -33,6 +33,7 @@ PROGRAMS = {
     "laurel_resnet50": laurel_resnet50,
     "laurel_decoder_lm": laurel_decoder_lm,
     "step_time": step_time_report,
+    "generate_speed": generate_speed_report,
 }
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end table -->)", re.DOTALL)
 

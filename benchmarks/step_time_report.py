@@ -4,18 +4,26 @@ import statistics
 
 from benchmarks.timing import ratios
 
+SECONDS = ("s", "{:.3f}".format)
 
-def table_cells(result):
-    """Returns the header and the rows of the table, as strings; of CPU time, too, if that is what computed."""
+
+def table_cells(result, units=None):
+    """Returns the header and the rows of the table, as strings; of CPU time, too, if that is what computed.
+
+    Args:
+        result: The record.
+        units: Dictionary of modes to pairs of a unit and a function that writes a median of seconds in it.
+    """
     variants = result["variants"]
     reference = next(iter(variants.values()))
     header = ["variant", "weights"]
     rows = [[name, f"{variant['weights']:,}"] for name, variant in variants.items()]
     clocks = {"wall": "time"} | ({"cpu": "CPU time"} if result["device"].startswith("CPU") else {})
     for mode in reference["seconds"]:
-        header.append(f"{mode}, s")
+        unit, write = (units or {}).get(mode, SECONDS)
+        header.append(f"{mode}, {unit}")
         for row, variant in zip(rows, variants.values()):
-            row.append(f"{statistics.median(variant['seconds'][mode]['wall']):.3f}")
+            row.append(write(statistics.median(variant["seconds"][mode]["wall"])))
         for clock, words in clocks.items():
             header.append(f"{mode}, ratio of {words}")
             seconds = {name: variant["seconds"][mode][clock] for name, variant in variants.items()}

@@ -1,0 +1,51 @@
+"""The decoder and keras_hub's Llama, as subjects of the benchmarks."""
+
+from typing import Any
+
+import keras
+import keras_hub
+import numpy as np
+
+from keras_laurel.applications import LaurelCausalLM, LaurelDecoderBackbone
+from keras_laurel.joins import WORDS
+
+LLAMA = "llama"
+KNOWN_VARIANTS = (LLAMA, *WORDS)
+HEAD_DIM = 32
+VOCABULARY_SIZE = 8192
+RANK, NUM_ACTIVATIONS = 16, 3
+
+
+def build(variant, num_layers, hidden_dim):
+    """Returns the language model of a variant, with a greedy sampler and without a preprocessor.
+
+    Args:
+        variant: `"llama"` for `keras_hub.models.LlamaCausalLM`, else a word for `keras_laurel.residual`.
+        num_layers: Number of blocks.
+        hidden_dim: Width of the stream. Heads are 32 wide, two to a key and value head; the feed-forward layers are
+            three times as wide as the stream.
+    """
+    keras.utils.set_random_seed(0)
+    shape: dict[str, Any] = {
+        "vocabulary_size": VOCABULARY_SIZE,
+        "num_layers": num_layers,
+        "num_query_heads": hidden_dim // HEAD_DIM,
+        "num_key_value_heads": hidden_dim // HEAD_DIM // 2,
+        "hidden_dim": hidden_dim,
+        "intermediate_dim": 3 * hidden_dim,
+    }
+    if variant == LLAMA:
+        backbone = keras_hub.models.LlamaBackbone(**shape, tie_word_embeddings=True)
+        model = keras_hub.models.LlamaCausalLM(backbone, preprocessor=None)
+    else:
+        laurel: Any = LaurelDecoderBackbone  # whose defaults say less about its types than its docstring
+        model = LaurelCausalLM(laurel(**shape, residual=variant, rank=RANK, num_activations=NUM_ACTIVATIONS))
+    model.compile(sampler="greedy")
+    return model
+
+
+def prompts(batch_size, length, prompt_length):
+    """Returns inputs of `generate`: random prompts, padded to `length`, and where they are."""
+    token_ids = np.random.default_rng(0).integers(1, VOCABULARY_SIZE, size=(batch_size, length)).astype("int32")
+    padding_mask = np.broadcast_to(np.arange(length) < prompt_length, token_ids.shape)
+    return {"token_ids": np.where(padding_mask, token_ids, 0), "padding_mask": padding_mask.astype("int32")}
