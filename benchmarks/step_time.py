@@ -231,7 +231,7 @@ def _print_table(result):
         table.add_column(name, justify="left" if name == "variant" else "right")
     for row in rows:
         table.add_row(*row)
-    Console(width=max(100, Console().width)).print(table)
+    Console(width=max(140, Console().width)).print(table)
 
 
 if __name__ == "__main__":
