@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from variants import assert_close, randomize, to_numpy
 
 from keras_laurel.mixers import CausalAttention
-from variants import assert_close, randomize, to_numpy
 
 SHAPE = (2, 4, 8)
 SETTINGS = {
@@ -99,7 +99,10 @@ def test_config_names_every_argument():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_heads": 4, "num_key_value_heads": 3}, "divide `num_heads`. Received: num_heads=4, num_key_value_heads=3"),
+        (
+            {"num_heads": 4, "num_key_value_heads": 3},
+            "divide `num_heads`. Received: num_heads=4, num_key_value_heads=3",
+        ),
         ({"num_heads": 3}, "divide the number of channels. Received: num_heads=3"),
         ({"num_heads": 8}, "even width of a head with rotary positions. Received: head_dim=1"),
     ],

@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import pytest
 from scipy.special import erf
+from variants import assert_close, randomize, to_numpy
 
 from keras_laurel.mixers import MLP, SwiGLU
-from variants import assert_close, randomize, to_numpy
 
 
 def swiglu(x, weights):

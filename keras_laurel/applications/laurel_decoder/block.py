@@ -135,8 +135,9 @@ class LaurelDecoderBlock(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)
-        config["joins"] = [keras.saving.deserialize_keras_object(join) for join in config["joins"]]
-        for key in ("mixer", "feedforward"):
-            config[key] = keras.saving.deserialize_keras_object(config[key])
-        return super().from_config(config)
+        def unbuilt(layer):
+            # The block builds its parts, so that the paths of their weights begin with its own.
+            return keras.saving.deserialize_keras_object({k: v for k, v in layer.items() if k != "build_config"})
+
+        parts = {key: unbuilt(config[key]) for key in ("mixer", "feedforward")}
+        return super().from_config({**config, **parts, "joins": [unbuilt(join) for join in config["joins"]]})

@@ -6,15 +6,16 @@ from keras import ops
 
 from keras_laurel.applications.laurel_decoder.backbone import LaurelDecoderBackbone, WithoutPaddingMask
 from keras_laurel.applications.laurel_decoder.preprocessor import LaurelCausalLMPreprocessor
+from keras_laurel.applications.laurel_decoder.torch_loader import FitsTorchLoaders
 
 
 @keras.saving.register_keras_serializable(package="keras_laurel")
-class LaurelCausalLM(WithoutPaddingMask, keras_hub.models.CausalLM):
+class LaurelCausalLM(WithoutPaddingMask, FitsTorchLoaders, keras_hub.models.CausalLM):
     """A `keras_hub.models.CausalLM` whose backbone has LAuReL joins.
 
     `fit`, `generate`, `compile(sampler=...)`, `save_to_preset`, `from_preset`, `enable_lora` and `quantize` are those
     of keras_hub. With a preprocessor, `fit` and `generate` take strings; without one they take token ids: `fit` an
-    array, or `{"token_ids": ...}`, and the tokens that follow.
+    array, or `{"token_ids": ...}`, and the tokens that follow. Data are arrays, tf.data, Grain or a PyTorch loader.
 
     Args:
         backbone: A `LaurelDecoderBackbone`.
