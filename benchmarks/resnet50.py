@@ -13,7 +13,7 @@ KNOWN_VARIANTS = (*VARIANTS, *(word for word in WORDS if word not in VARIANTS))
 RANK, NUM_ACTIVATIONS, CLASSES = 16, 3, 1000
 
 
-def build(variant, image_size, jit_compile="auto"):
+def build(variant, image_size, jit_compile="auto", config=None):
     """Returns the compiled model of a variant.
 
     Args:
@@ -21,7 +21,14 @@ def build(variant, image_size, jit_compile="auto"):
             stage; else a word for `keras_laurel.residual`.
         image_size: Side of the images.
         jit_compile: See `keras.Model.compile`.
+        config: A `Config` of the recipe, whose depths and widths to take for those of ResNet-50.
     """
+    num_blocks = (3, 4, 6, 3)
+    shape: dict[str, Any] = {}
+    if config is not None:
+        num_blocks, shape = config.num_blocks, {"filters": config.filters}
+    if variant == "add+1":
+        num_blocks = (*num_blocks[:-2], num_blocks[-2] + 1, num_blocks[-1])
     arguments: dict[str, Any] = {
         "weights": None,
         "input_shape": (image_size, image_size, 3),
@@ -37,7 +44,8 @@ def build(variant, image_size, jit_compile="auto"):
             residual="add" if variant == "add+1" else variant,
             rank=RANK,
             num_activations=NUM_ACTIVATIONS,
-            num_blocks=(3, 4, 7, 3) if variant == "add+1" else (3, 4, 6, 3),
+            num_blocks=num_blocks,
+            **shape,
         )
     model.compile(
         keras.optimizers.SGD(1e-3, momentum=0.9),

@@ -88,16 +88,49 @@ def resnet50(
         raise typer.Exit(2) from None
 
 
-def run(subject, settings, out, known, build, batch):
+@app.command("cifar10_small")
+def cifar10_small(rounds: Rounds = 40, mode: Mode = "both", backend: Backend = None, out: Out = None):
+    """The network of the ResNet recipe's CIFAR-10 comparison, with each of its joins."""
+    try:
+        chosen = choose_backend(backend)
+        from applications.laurel_resnet50 import configs
+        from benchmarks import resnet50 as subject
+
+        config = configs.CIFAR10_SMALL
+        settings = {
+            "variants": ",".join(configs.VARIANTS),
+            "batch_size": config.batch_size,
+            "rounds": rounds,
+            "precision": "float32",
+            "jit": "auto",
+            "mode": mode,
+            "backend": chosen,
+        }
+        run(
+            "cifar10_small",
+            settings,
+            out,
+            known=configs.VARIANTS,
+            build=lambda variant: subject.build(variant, config.image_size, config=config),
+            batch=lambda: subject.batch(config.batch_size, config.image_size),
+            options=("rounds", "mode", "backend"),
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def run(subject, settings, out, known, build, batch, options=None):
     """Times the variants of a subject, writes the result and prints its table.
 
     Args:
         subject: Name of the command.
-        settings: Dictionary of the command's options but `out`, by name.
+        settings: Dictionary of what decides the measurement, by name.
         out: Path of the result, or `None` for the default.
         known: Names of the subject's variants.
         build: Function that takes a variant and returns its compiled model.
         batch: Function that returns inputs and targets.
+        options: Names of the settings that the command has as options; all by default.
 
     Raises:
         UserError: If an option is out of range, or the result cannot be written.
@@ -111,11 +144,11 @@ def run(subject, settings, out, known, build, batch):
     from applications.provenance import provenance
 
     keras.config.set_dtype_policy(settings["precision"])
-    options = [item for key, value in settings.items() for item in (f"--{key.replace('_', '-')}", str(value))]
+    given = [item for key in options or settings for item in (f"--{key.replace('_', '-')}", str(settings[key]))]
     result = {
         "program": "step_time",
         "subject": subject,
-        "command": shlex.join(["python", "-m", "benchmarks.step_time", subject, *options]),
+        "command": shlex.join(["python", "-m", "benchmarks.step_time", subject, *given]),
         "settings": settings,
         **provenance(),
         "variants": {},
@@ -159,7 +192,7 @@ def measure(names, modes, rounds, build, batch, record):
             step = _train_step(model, inputs, targets) if mode == "train" else _infer_step(model, inputs)
             start = time.perf_counter()
             step()
-            first = record[name]["compile_seconds"][mode] = round(time.perf_counter() - start, 3)
+            first = record[name]["compile_seconds"][mode] = round(time.perf_counter() - start, 6)
             print(f"{name}: first {mode} step {first:.1f} s", flush=True)
             steps[mode][name] = step
     for mode in modes:

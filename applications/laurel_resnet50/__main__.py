@@ -11,7 +11,7 @@ from applications.errors import UserError
 from applications.laurel_resnet50 import configs
 from applications.memory import keep_freed_memory
 
-TITLE = "accuracy on the test images, mean ± standard deviation over the seeds; time beside add"
+TITLE = "accuracy on the test images, mean ± standard deviation over the seeds"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 

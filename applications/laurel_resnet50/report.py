@@ -14,10 +14,7 @@ def combined(records):
 
 
 def summary(result):
-    """Returns one dictionary a variant; differences and ratios are to the plain residual of the same seed.
-
-    The seconds of an epoch are those of the fastest after the first, which compiles: other work on the machine makes
-    epochs slower, never faster.
+    """Returns one dictionary a variant; differences are to the plain residual of the same seed.
 
     Args:
         result: What `combined` returned.
@@ -27,7 +24,6 @@ def summary(result):
         accuracies = np.array([run["test"]["accuracy"] for run in runs])
         pairs = paired(result, runs)
         differences = [run["test"]["accuracy"] - base["test"]["accuracy"] for run, base in pairs]
-        ratios = [epoch_seconds(run) / epoch_seconds(base) for run, base in pairs]
         rows.append(
             {
                 "variant": name,
@@ -39,21 +35,14 @@ def summary(result):
                 "cross_entropy": float(np.mean([run["test"]["cross_entropy"] for run in runs])),
                 "difference": float(np.mean(differences)) if pairs else None,
                 "difference_std": deviation(differences),
-                "time_ratio": float(np.median(ratios)) if pairs else None,
             }
         )
     return rows
 
 
-def epoch_seconds(run):
-    """Returns the training seconds of the fastest epoch after the first; of the first, if there is one only."""
-    seconds = [epoch["seconds"] for epoch in run["epochs"]]
-    return min(seconds[1:] or seconds)
-
-
 def table_cells(result):
     """Returns the header and the rows of the table, as strings."""
-    header = ["variant", "weights", "extra", "seeds", "test accuracy, %", "beside add", "cross-entropy", "time"]
+    header = ["variant", "weights", "extra", "seeds", "test accuracy, %", "beside add", "cross-entropy"]
     cells = []
     for row in summary(result):
         plain = row["variant"] == BASELINE or row["difference"] is None
@@ -66,7 +55,6 @@ def table_cells(result):
                 f"{100 * row['accuracy']:.2f}{spread(row['accuracy_std'], 2, 100)}",
                 "" if plain else f"{100 * row['difference']:+.2f}{spread(row['difference_std'], 2, 100)}",
                 f"{row['cross_entropy']:.4f}",
-                "" if row["time_ratio"] is None else f"{row['time_ratio']:.2f}",
             ]
         )
     return header, cells

@@ -18,7 +18,7 @@ def tiny(monkeypatch, tmp_path):
     """Puts one dense layer a variant in place of ResNet-50; returns what was built."""
     built = []
 
-    def build(variant, image_size, jit_compile="auto"):
+    def build(variant, image_size, jit_compile="auto", config=None):
         inputs = keras.Input((image_size,))
         model = keras.Model(inputs, keras.layers.Dense(1 + len(built))(inputs))
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=jit_compile)
@@ -53,6 +53,18 @@ def test_a_run_records_the_seconds_of_each_round_and_prints_the_table(tiny, tmp_
     # the first step, which compiles, two that warm up, and the rounds
     assert [int(model.optimizer.iterations) for _, model in tiny] == [6, 6]
     assert "seconds a step: median" in outcome.output
+
+
+def test_the_recipes_comparison_is_a_subject(tiny, tmp_path):
+    outcome = invoke("cifar10_small", "--rounds", 1, "--mode", "infer")
+    assert outcome.exit_code == 0, outcome.output
+    backend = keras.backend.backend()
+    result = json.loads((tmp_path / "runs" / "step_time" / f"cifar10_small_step_time_{backend}.json").read_text())
+    assert result["command"] == (
+        f"python -m benchmarks.step_time cifar10_small --rounds 1 --mode infer --backend {backend}"
+    )
+    assert list(result["variants"]) == ["add", "add+1", "rw", "rw+lr", "rw+lr+pa"]
+    assert (result["settings"]["batch_size"], tiny[0][1].input_shape) == (125, (None, 32))
 
 
 def test_options_reach_the_models(tiny, tmp_path):
