@@ -28,7 +28,8 @@ class CausalAttention(keras.layers.Layer):
         x: Float tensor of shape `(batch, length, dim)`.
         attention_mask: Boolean tensor that broadcasts to `(batch, num_heads, length, keys)`, true where a query may
             attend to a key. Without a cache it is joined with the causal mask, so that a mask of shape
-            `(batch, 1, 1, length)` says which positions are padding. With a cache it must be whole.
+            `(batch, 1, 1, length)` says which positions are padding. With a cache it must be whole, and the same for
+            all heads.
         cache: Pair of float tensors `(batch, capacity, num_key_value_heads, head_dim)`, keys and values of the
             positions before.
         cache_index: Integer, or integer scalar tensor, the position of the first of `x`. Needed with a cache. Without
@@ -123,21 +124,33 @@ class CausalAttention(keras.layers.Layer):
 
     def call(self, x, attention_mask=None, cache=None, cache_index=None):
         query, key, value = self.query(x), self.key(x), self.value(x)
+        groups, one_position = self.num_heads // self.num_key_value_heads, cache is not None and x.shape[1] == 1
         if self.rotary_embedding is not None:
             start = 0 if cache is None else cache_index
-            query = self.rotary_embedding(query, start_index=start)
-            key = self.rotary_embedding(key, start_index=start)
+            if one_position:
+                # In one call, as an eager step of decoding takes as long as it has calls.
+                both = self.rotary_embedding(ops.concatenate([query, key], axis=2), start_index=start)
+                query, key = ops.split(both, [self.num_heads], axis=2)
+            else:
+                query = self.rotary_embedding(query, start_index=start)
+                key = self.rotary_embedding(key, start_index=start)
         if cache is not None:
             key, value = (
                 ops.slice_update(kept, (0, cache_index, 0, 0), ops.cast(new, kept.dtype))
                 for kept, new in zip(cache, (key, value))
             )
             cache = (key, value)
-        if self.num_key_value_heads < self.num_heads and keras.backend.backend() == "tensorflow":
+        if one_position:
+            # The query heads of a key head take the place of positions, so that no key is repeated for them.
+            query = ops.reshape(query, (-1, self.num_key_value_heads, groups, query.shape[-1]))
+            query = ops.swapaxes(query, 1, 2)
+        elif groups > 1 and keras.backend.backend() == "tensorflow":
             # Keras's attention repeats them itself, but on TensorFlow not a single one.
-            key, value = (ops.repeat(t, self.num_heads // self.num_key_value_heads, axis=2) for t in (key, value))
+            key, value = (ops.repeat(t, groups, axis=2) for t in (key, value))
         is_causal = cache is None or attention_mask is None
         outputs = ops.dot_product_attention(query, key, value, mask=attention_mask, is_causal=is_causal)
+        if one_position:
+            outputs = ops.reshape(ops.swapaxes(outputs, 1, 2), (-1, 1, self.num_heads, outputs.shape[-1]))
         outputs = self.attention_output(outputs)
         return outputs if cache is None else (outputs, cache)
 
