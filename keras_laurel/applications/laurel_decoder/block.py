@@ -109,13 +109,17 @@ class LaurelDecoderBlock(keras.layers.Layer):
 
     def _join(self, states, fx):
         """Joins what the mixer returned, then what the feed-forward layer returns."""
-        fx = self.dropouts[0](fx)
+        fx = self._drop(0, fx)
         if len(self.joins) == 2:
             states = advance(states, self.joins[0], fx)
-            fx = self.dropouts[1](self.feedforward(self.feedforward_norm(states[0])))
+            fx = self._drop(1, self.feedforward(self.feedforward_norm(states[0])))
         else:
-            fx = fx + self.dropouts[1](self.feedforward(self.feedforward_norm(states[0] + fx)))
+            fx = fx + self._drop(1, self.feedforward(self.feedforward_norm(states[0] + fx)))
         return advance(states, self.joins[-1], fx)
+
+    def _drop(self, index, fx):
+        # Without a rate not even called: an eager step of decoding takes as long as it has calls.
+        return self.dropouts[index](fx) if self.dropout else fx
 
     def compute_output_shape(self, input_shape):
         shapes = input_shape if isinstance(input_shape[0], (list, tuple)) else [input_shape]
