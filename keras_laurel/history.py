@@ -48,23 +48,28 @@ def first_states(x, joins):
     """Returns the states at the start of a stack of `joins`: `x`, and again `x` for each earlier state they weigh.
 
     So every join of the stack has as many weights as the next.
+
+    Raises:
+        ValueError: If some joins weigh the last states and others the first.
     """
-    return [x] * (1 + max((getattr(join, "max_previous", 0) for join in joins), default=0))
+    weighing = [join for join in joins if getattr(join, "max_previous", 0)]
+    if len({join.previous for join in weighing}) > 1:
+        raise ValueError("Expected the joins of a stack to weigh the last states, or all the first. Received: both")
+    return [x] * (1 + max((join.max_previous for join in weighing), default=0))
 
 
-def advance(states, join, fx):
+def advance(states, join, fx, previous="last"):
     """Joins `fx` to the stream and returns the states after it: what `History.join` does, on a list of fixed length.
 
     Args:
         states: List of tensors, newest first: the stream and the states before it.
         join: A `Laurel` layer, or any layer that joins `[x, fx]`.
         fx: The branch's output, of the shape of the stream.
+        previous: `"last"` hands on the last states; `"first"` keeps those before the stream, the stack's first.
 
     Returns:
-        List of as many states. With `previous="first"` the last one stays, the first state of the stack.
+        List of as many states.
     """
-    x, *previous = states
-    y = join([x, fx, *previous[: getattr(join, "max_previous", 0)]])
-    if getattr(join, "previous", "last") == "first":
-        return [y, *previous]
-    return [y, *states[: len(previous)]]
+    x, *before = states
+    y = join([x, fx, *before[: getattr(join, "max_previous", 0)]])
+    return [y, *(before if previous == "first" else states[: len(before)])]

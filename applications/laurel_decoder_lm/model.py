@@ -75,8 +75,8 @@ class Trainer(keras.Model):
         self.step_loss = _Last(name="step_loss")
         self.token_loss = keras.metrics.Mean(name="token_loss")
 
-    def call(self, tokens):
-        return self.lm({"token_ids": tokens})
+    def call(self, tokens, training=None):
+        return self.lm({"token_ids": tokens}, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if training:

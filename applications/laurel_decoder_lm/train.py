@@ -1,6 +1,5 @@
 """One run: build, `model.fit` from the last checkpoint on, evaluate, record."""
 
-import dataclasses
 import math
 import shutil
 
@@ -63,7 +62,7 @@ def run(config, folder, origin):
             _fit(model, lm, config, (texts.train, tokenizer), held_out, history, place, checkpoints, progress)
         with writing(folder, checkpoints):
             shutil.rmtree(folder / "preset", ignore_errors=True)
-            _in_float32(lm, config, tokenizer).save_to_preset(str(folder / "preset"))
+            lm.save_to_preset(str(folder / "preset"))
         record = {
             "program": "laurel_decoder_lm",
             **origin,
@@ -133,16 +132,6 @@ def _fit(model, lm, config, text, held_out, history, place, checkpoints, progres
             place = saver.place
     finally:
         logs.close()
-
-
-def _in_float32(lm, config, tokenizer):
-    """Returns `lm`, or one of equal weights if its policy is mixed: keras_hub 0.32 loads no presets of these."""
-    if not lm.dtype_policy.name.startswith("mixed_"):
-        return lm
-    with precision(dataclasses.replace(config, precision="float32")):
-        plain = build(config, tokenizer)
-    plain.set_weights(lm.get_weights())
-    return plain
 
 
 def _thinned(losses):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
+
 
 @keras.saving.register_keras_serializable(package="keras_laurel")
 class CausalAttention(keras.layers.Layer):
@@ -45,7 +47,7 @@ class CausalAttention(keras.layers.Layer):
 
     Example:
     >>> layer = keras_laurel.mixers.CausalAttention(num_heads=4, num_key_value_heads=2)
-    >>> layer(np.ones((1, 3, 8), "float32")).shape, layer.count_params()
+    >>> tuple(layer(np.ones((1, 3, 8), "float32")).shape), layer.count_params()
     ((1, 3, 8), 192)
 
     Reference:
@@ -166,4 +168,5 @@ class CausalAttention(keras.layers.Layer):
             "rope_max_wavelength": self.rope_max_wavelength,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
+            "dtype": dtype_with_quantized_sublayers(self),
         }

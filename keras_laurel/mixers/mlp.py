@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
+
 
 @keras.saving.register_keras_serializable(package="keras_laurel")
 class MLP(keras.layers.Layer):
@@ -25,7 +27,7 @@ class MLP(keras.layers.Layer):
 
     Example:
     >>> layer = keras_laurel.mixers.MLP(intermediate_dim=4)
-    >>> layer(np.ones((1, 3, 8), "float32")).shape, layer.count_params()
+    >>> tuple(layer(np.ones((1, 3, 8), "float32")).shape), layer.count_params()
     ((1, 3, 8), 64)
     """
 
@@ -76,4 +78,5 @@ class MLP(keras.layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
+            "dtype": dtype_with_quantized_sublayers(self),
         }

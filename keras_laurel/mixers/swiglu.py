@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
+
 
 @keras.saving.register_keras_serializable(package="keras_laurel")
 class SwiGLU(keras.layers.Layer):
@@ -25,7 +27,7 @@ class SwiGLU(keras.layers.Layer):
 
     Example:
     >>> layer = keras_laurel.mixers.SwiGLU(intermediate_dim=4)
-    >>> layer(np.ones((1, 3, 8), "float32")).shape, layer.count_params()
+    >>> tuple(layer(np.ones((1, 3, 8), "float32")).shape), layer.count_params()
     ((1, 3, 8), 96)
 
     Reference:
@@ -64,4 +66,5 @@ class SwiGLU(keras.layers.Layer):
             "intermediate_dim": self.intermediate_dim,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
+            "dtype": dtype_with_quantized_sublayers(self),
         }

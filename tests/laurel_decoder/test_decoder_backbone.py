@@ -144,7 +144,7 @@ def test_previous_activations_cross_blocks():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_config_names_every_argument_and_gives_the_model_again(variant):
-    model = randomize(backbone(variant, dropout=0.1, remat=True, norm_epsilon=1e-3, name="decoder"))
+    model = randomize(backbone(variant, remat=True, norm_epsilon=1e-3, name="decoder"))
     config = model.get_config()
     arguments = set(inspect.signature(LaurelDecoderBackbone.__init__).parameters) - {"self", "kwargs"}
     assert arguments <= set(config)
@@ -216,11 +216,32 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
         assert_close(parts, whole, 1e-5)
 
 
-def test_dropout_is_off_but_for_training():
-    model, tokens = randomize(backbone("rw+lr", dropout=0.5)), random_tokens()
-    plain = randomize(backbone("rw+lr"))
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("settings", [{"dropout": 0.5}, {"residual_arguments": {"drop_path": 0.5}}])
+def test_dropping_is_on_in_fit_alone(settings):
+    model, tokens = randomize(causal_lm("rw", **settings)), random_tokens(batch_size=4)
+    plain = randomize(causal_lm("rw"))
     assert np.array_equal(to_numpy(model(tokens)), to_numpy(plain(tokens)))
-    assert not np.array_equal(to_numpy(model(tokens, training=True)), to_numpy(plain(tokens)))
+    model.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(True), weighted_metrics=[])
+    targets = np.roll(tokens, -1, axis=1)
+    trained = float(model.train_on_batch(tokens, targets))
+    model.reset_metrics()
+    expected = np.mean(to_numpy(plain.score(tokens, None, "loss", target_ids=targets)))
+    assert float(model.test_on_batch(tokens, targets)) == pytest.approx(expected, rel=1e-5)
+    assert abs(trained - expected) > 1e-3
+
+
+@pytest.mark.parametrize("settings", [{"dropout": 0.1}, {"residual_arguments": {"drop_path": 0.1}}])
+def test_dropping_does_not_go_with_remat(settings):
+    with pytest.raises(ValueError, match=r"no `dropout` and no `drop_path` with `remat`.* Received: remat=True"):
+        backbone("rw", remat=True, **settings)
+
+
+def test_remat_is_of_each_block(monkeypatch):
+    blocks = []
+    monkeypatch.setattr(keras, "remat", lambda run: blocks.append(run) or run)
+    backbone("rw", remat=True)(random_tokens())
+    assert len(blocks) == 2
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -248,9 +269,69 @@ def test_an_own_join_takes_part():
     assert_close(to_numpy(model(tokens)), to_numpy(model.layer_norm(x)))
 
 
+@keras.saving.register_keras_serializable(package="tests")
+def half_join(name, dtype, **kwargs):
+    return keras_laurel.LaurelRW("free", scale=1.0, name=name, dtype=dtype)
+
+
+@pytest.mark.parametrize("residual", [keras_laurel.LaurelRW, half_join])
+def test_a_registered_callable_is_saved(tmp_path, residual):
+    model, tokens = randomize(backbone("add", residual=residual, rank=None)), random_tokens()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.residual is residual
+    assert np.array_equal(to_numpy(loaded(tokens)), to_numpy(model(tokens)))
+
+
+def test_a_class_that_is_not_registered_is_named_when_loaded():
+    config = backbone("add", residual=keras.layers.Add, rank=None).get_config()
+    with pytest.raises(ValueError, match=r"class of the joins to be registered .* Received: residual='Add'"):
+        LaurelDecoderBackbone.from_config(config)
+
+
+def test_the_first_state_stays_where_other_joins_stand_between():
+    def mixed(name, dtype, **kwargs):
+        first = {"num_activations": 1, "previous": "first"} if name == "mixer_join" else {}
+        return keras_laurel.Laurel(name=name, dtype=dtype, **first)
+
+    model, tokens = randomize(backbone("add", residual=mixed)), random_tokens()
+    x = first = model.token_embedding(tokens)
+    for block in model.transformer_layers:
+        gamma = to_numpy(block.joins[0].augmentation.gamma)[0]
+        x = x + block.mixer(block.mixer_norm(x)) + gamma * first
+        x = x + block.feedforward(block.feedforward_norm(x))
+    assert_close(to_numpy(model(tokens)), to_numpy(model.layer_norm(x)))
+
+
+def test_joins_of_both_kinds_of_history_are_refused():
+    def mixed(name, dtype, **kwargs):
+        previous = "first" if name == "mixer_join" else "last"
+        return keras_laurel.LaurelPA(1 + (previous == "last"), previous, name=name, dtype=dtype)
+
+    with pytest.raises(ValueError, match=r"last states, or all the first. Received: both"):
+        backbone("add", residual=mixed)
+
+
+def test_a_symbolic_call_needs_no_mask(tmp_path):
+    inputs = keras.Input((None,), dtype="int32")
+    decoder = randomize(backbone("rw"))
+    model = keras.Model(inputs, decoder(inputs))
+    tokens = random_tokens()
+    assert_close(to_numpy(model(tokens)), to_numpy(decoder(tokens)))
+    model.save(tmp_path / "model.keras")
+    assert_close(to_numpy(keras.models.load_model(tmp_path / "model.keras")(tokens)), to_numpy(decoder(tokens)))
+
+
+def test_more_tokens_than_learned_positions_are_refused():
+    with pytest.raises(ValueError, match=r"at most 6 tokens, .* Received: 7 tokens"):
+        backbone("paper_rw+lr+pa")(random_tokens(7))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"num_layers": 0}, "`num_layers` to be a positive integer. Received: num_layers=0"),
+        ({"residul": "rw"}, "arguments of `LaurelDecoderBackbone`. Received: residul"),
         ({"joins": "both"}, r"`joins` to be one of \('sublayer', 'block'\). Received: joins='both'"),
         ({"positions": "none"}, "Received: positions='none'"),
         ({"norm": "batch"}, "Received: norm='batch'"),

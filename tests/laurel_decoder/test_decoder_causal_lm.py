@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import pickle
 
 import keras
 import keras_hub
@@ -15,6 +16,7 @@ from keras_laurel.applications import (
     LaurelCausalLMPreprocessor,
     LaurelDecoderLM,
 )
+from keras_laurel.initializers import ColumnOrthogonal
 from keras_laurel.monitoring import laurel_weights
 
 pytestmark = pytest.mark.filterwarnings(
@@ -196,6 +198,27 @@ def test_it_fits_strings(form):
         assert model.predict(data, verbose=0).shape == (4, 6, 256)
 
 
+def test_a_loader_is_validated_by_a_loader():
+    import torch
+
+    model = byte_lm("rw")
+    loader = torch.utils.data.DataLoader(TEXTS, batch_size=2)
+    with pytest.raises(ValueError, match=r"PyTorch loaders, or neither, .* Received: DataLoader and tuple"):
+        model.fit(loader, validation_data=(TEXTS,))
+
+
+def test_a_loader_may_have_worker_processes():
+    import torch
+
+    model = byte_lm("rw")
+    loader = model._preprocessed(torch.utils.data.DataLoader(TEXTS, batch_size=2))
+    copy = pickle.loads(pickle.dumps(loader.collate_fn))
+    x, y, _ = copy(TEXTS[:2])
+    expected = model.preprocessor(TEXTS[:2])
+    assert np.array_equal(x["token_ids"].numpy(), to_numpy(expected[0]["token_ids"]))
+    assert np.array_equal(y.numpy(), to_numpy(expected[1]))
+
+
 @pytest.mark.parametrize("variant", ["rw+lr+pa", "paper_rw+lr+pa", "block_pa"])
 def test_a_saved_model_loads(tmp_path, variant):
     model = byte_lm(variant)
@@ -252,6 +275,29 @@ def test_the_builder_loads_a_preset(preset):
     assert config["config"]["residual"] == "rw+lr+pa"
 
 
+def test_the_builder_takes_of_a_preset_what_it_is(preset):
+    folder, _ = preset
+    with pytest.raises(ValueError, match=r"no argument but `dtype` with a preset. Received: residual"):
+        LaurelDecoderLM(folder / "preset", residual="add")
+    assert LaurelDecoderLM(folder / "preset", dtype="bfloat16").dtype_policy.name == "bfloat16"
+
+
+def test_a_preset_of_a_mixed_policy_loads(tmp_path):
+    model, tokens = byte_lm("rw+lr", dtype="mixed_bfloat16"), random_tokens()
+    model.save_to_preset(str(tmp_path))
+    loaded = keras_hub.models.CausalLM.from_preset(str(tmp_path))
+    assert loaded.dtype_policy.name == "mixed_bfloat16"
+    assert np.array_equal(to_numpy(loaded(tokens)), to_numpy(model(tokens)))
+
+
+def test_the_low_rank_maps_start_as_the_papers_for_language_models():
+    model = LaurelDecoderLM("157m", num_layers=1, hidden_dim=12, vocabulary_size=8, residual="rw+lr", rank=2)
+    join = model.backbone.transformer_layers[0].joins[0]
+    assert isinstance(join.down_initializer, ColumnOrthogonal)
+    assert join.norm == "rms"
+    assert LaurelDecoderLM("tiny", residual=keras.layers.Add).count_params() == 31_392
+
+
 def test_the_builder_takes_a_size_and_what_differs():
     preprocessor = LaurelCausalLMPreprocessor(LaurelByteTokenizer(), sequence_length=8)
     model = LaurelDecoderLM("small", residual="rw", num_layers=1, hidden_dim=16, preprocessor=preprocessor)
@@ -265,6 +311,7 @@ def test_the_builder_takes_a_size_and_what_differs():
     [
         ("huge", {}, r"one of 'tiny', 'small', '157m', '1b', '3b', '4b', or a preset's .* Received: size='huge'"),
         ("tiny", {"vocabulary_size": 100}, "at least that of the tokenizer, 256. Received: vocabulary_size=100"),
+        ("157m", {"num_layers": 1, "residual": "rw"}, "`sequence_length` of at most 512, .* sequence_length=1024"),
     ],
 )
 def test_error_of_the_builder_names_what_was_expected(size, arguments, message):

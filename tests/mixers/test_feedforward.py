@@ -4,7 +4,7 @@ import pytest
 from scipy.special import erf
 from variants import assert_close, randomize, to_numpy
 
-from keras_laurel.mixers import MLP, SwiGLU
+from keras_laurel.mixers import MLP, CausalAttention, SwiGLU
 
 
 def swiglu(x, weights):
@@ -37,3 +37,14 @@ def test_config_names_every_argument(layer):
     assert np.any(to_numpy(copy.up.kernel) != 0)
     if isinstance(copy, MLP):
         assert copy.activation is keras.activations.relu
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method implemented")
+@pytest.mark.parametrize("layer", [SwiGLU(6), MLP(6), CausalAttention(2)])
+def test_a_quantized_layer_reloads(tmp_path, layer):
+    inputs = keras.Input((3, 4))
+    model = keras.Model(inputs, layer.__class__.from_config(layer.get_config())(inputs))
+    model.quantize("int8")
+    model.save(tmp_path / "model.keras")
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    assert np.array_equal(to_numpy(keras.models.load_model(tmp_path / "model.keras")(x)), to_numpy(model(x)))

@@ -10,6 +10,7 @@ from keras_laurel.applications.laurel_decoder.block import NORMS, LaurelDecoderB
 from keras_laurel.applications.laurel_decoder.layout import layout_map
 from keras_laurel.history import first_states
 from keras_laurel.joins import residual as make_join
+from keras_laurel.layers.low_rank import positive_integer
 from keras_laurel.mixers import MLP, CausalAttention, SwiGLU
 
 POSITIONS = ("rotary", "learned")
@@ -30,10 +31,18 @@ class WithoutPaddingMask:
         model: Any = super()
         return model.__call__(self._whole(inputs), *args, **kwargs)
 
-    # `stateless_call`, and so `fit` under JAX, goes around `__call__`.
-    def call(self, inputs, *args, **kwargs):
+    # `stateless_call`, and so `fit` under JAX, goes around `__call__`. By its signature Keras knows to say `training`.
+    def call(self, inputs, training=None, mask=None, **kwargs):
         model: Any = super()
-        return model.call(self._whole(inputs), *args, **kwargs)
+        return model.call(self._whole(inputs), training=training, mask=mask, **kwargs)
+
+    # Of a symbolic call, for which Keras wants a mask in any case.
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        whole = self._whole(inputs)
+        if whole["padding_mask"] is None:
+            whole["padding_mask"] = keras.KerasTensor(whole["token_ids"].shape, "int32")
+        model: Any = super()
+        return model.compute_output_spec(whole, *args, **kwargs)
 
     @staticmethod
     def _whole(inputs):
@@ -59,7 +68,8 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         num_key_value_heads: Positive integer that divides `num_query_heads`. Defaults to it.
         head_dim: Positive integer, the width of a head. Defaults to `hidden_dim / num_query_heads`.
         residual: The join, see `keras_laurel.residual`: `"add"`, `"rw"`, `"lr"`, `"pa"`, a sum such as `"rw+lr"`, or
-            a callable that makes a layer.
+            a callable that makes a layer. To be loaded again, the callable must be registered with
+            `keras.saving.register_keras_serializable`, as the classes of this package are.
         rank: Rank of the low-rank maps, for words with `lr`.
         num_activations: Number k of states weighed, for words with `pa`.
         residual_arguments: Dictionary of further arguments of `keras_laurel.residual`, such as `{"norm": "rms"}`.
@@ -90,7 +100,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
     Example:
     >>> from keras_laurel.applications import LaurelDecoderBackbone
     >>> backbone = LaurelDecoderBackbone(256, 2, 4, 32, 64, residual="rw+lr", rank=4)
-    >>> backbone(np.array([[1, 2, 3]])).shape
+    >>> tuple(backbone(np.array([[1, 2, 3]])).shape)
     (1, 3, 32)
 
     Reference:
@@ -127,6 +137,20 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         _one_of("positions", positions, POSITIONS)
         _one_of("norm", norm, NORMS)
         _one_of("feedforward", feedforward, FEEDFORWARDS)
+        sizes = {
+            "vocabulary_size": vocabulary_size,
+            "num_layers": num_layers,
+            "num_query_heads": num_query_heads,
+            "hidden_dim": hidden_dim,
+            "intermediate_dim": intermediate_dim,
+            "num_key_value_heads": num_query_heads if num_key_value_heads is None else num_key_value_heads,
+            "max_sequence_length": max_sequence_length,
+        }
+        for key, value in sizes.items():
+            positive_integer(key, value)
+        unknown = set(kwargs) - {"name", "trainable"}  # which keras_hub would not mind
+        if unknown:
+            raise ValueError(f"Expected arguments of `LaurelDecoderBackbone`. Received: {', '.join(sorted(unknown))}")
 
         # === Layers ===
         # "Small init" of Nguyen and Salazar, 2019: 0.02 at a width of 1,000. What is added to the stream is scaled down
@@ -165,6 +189,8 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
 
         wavelength: Any = rope_max_wavelength if positions == "rotary" else None
         names = ("mixer_join", "feedforward_join") if joins == "sublayer" else ("join",)
+        all_joins = [[join(name) for name in names] for _ in range(num_layers)]
+        weighs_first = any(getattr(join, "previous", "last") == "first" for block in all_joins for join in block)
         self.transformer_layers = []
         for i in range(num_layers):
             mixer = CausalAttention(
@@ -180,11 +206,12 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
             block = LaurelDecoderBlock(
                 mixer,
                 feed(intermediate_dim, name="feedforward", dtype=dtype, **initializers),
-                [join(name) for name in names],
+                all_joins[i],
                 norm=norm,
                 norm_epsilon=norm_epsilon,
                 dropout=dropout,
                 remat=remat,
+                previous="first" if weighs_first else "last",
                 name=f"transformer_layer_{i}",
                 dtype=dtype,
             )
@@ -230,6 +257,18 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         self.dropout = dropout
         self.remat = remat
 
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        self._check_length(self._whole(inputs)["token_ids"])
+        return super().call(inputs, training=training, mask=mask, **kwargs)
+
+    def _check_length(self, token_ids):
+        most, length = getattr(self.position_embedding, "sequence_length", None), token_ids.shape[1]
+        if most is not None and length is not None and length > most:
+            raise ValueError(
+                f"Expected at most {most} tokens, as many as there are learned positions (`max_sequence_length`). "
+                f"Received: {length} tokens"
+            )
+
     get_layout_map = staticmethod(layout_map)
 
     def embed(self, token_ids, start_index=0):
@@ -238,15 +277,23 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         Args:
             token_ids: Integer tensor `(batch, length)`.
             start_index: Integer, or integer scalar tensor, the position of the first token.
+
+        Raises:
+            ValueError: If there are more tokens than learned positions.
         """
+        self._check_length(token_ids)
         x = self.token_embedding(token_ids)
         if self.position_embedding is not None:
             x = keras.ops.add(x, self.position_embedding(x, start_index=start_index))
-        return first_states(x, self.transformer_layers[0].joins)
+        return first_states(x, [join for block in self.transformer_layers for join in block.joins])
 
     def get_config(self):
+        config = super().get_config()
+        if self.dtype_policy.name.startswith("mixed_"):
+            # keras_hub 0.32 takes the name of a policy in a preset for a dtype, but hands on a map of policies.
+            config["dtype"] = keras.dtype_policies.serialize(keras.dtype_policies.DTypePolicyMap(self.dtype_policy))
         return {
-            **super().get_config(),
+            **config,
             "vocabulary_size": self.vocabulary_size,
             "num_layers": self.num_layers,
             "num_query_heads": self.num_query_heads,
@@ -254,7 +301,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
             "intermediate_dim": self.intermediate_dim,
             "num_key_value_heads": self.num_key_value_heads,
             "head_dim": self.head_dim,
-            "residual": keras.saving.serialize_keras_object(self.residual),
+            "residual": _serialized(self.residual),
             "rank": self.rank,
             "num_activations": self.num_activations,
             "residual_arguments": keras.saving.serialize_keras_object(self.residual_arguments),
@@ -273,6 +320,28 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        for key in ("residual", "residual_arguments"):
-            config[key] = keras.saving.deserialize_keras_object(config[key])
-        return super().from_config(config)
+        config["residual"] = _deserialized(config["residual"])
+        config["residual_arguments"] = keras.saving.deserialize_keras_object(config["residual_arguments"])
+        if isinstance(config["dtype"], dict):
+            config["dtype"] = keras.dtype_policies.get(config["dtype"])
+        if isinstance(config["dtype"], keras.dtype_policies.DTypePolicyMap) and not len(config["dtype"]):
+            config["dtype"] = config["dtype"].default_policy
+        return cls(**config)
+
+
+def _serialized(residual):
+    if isinstance(residual, type):
+        return {"registered_class": keras.saving.get_registered_name(residual)}
+    return keras.saving.serialize_keras_object(residual)
+
+
+def _deserialized(residual):
+    if not isinstance(residual, dict) or "registered_class" not in residual:
+        return keras.saving.deserialize_keras_object(residual)
+    found = keras.saving.get_registered_object(residual["registered_class"])
+    if found is None:
+        raise ValueError(
+            "Expected the class of the joins to be registered with `keras.saving.register_keras_serializable`. "
+            f"Received: residual={residual['registered_class']!r}"
+        )
+    return found

@@ -33,7 +33,9 @@ class LaurelDecoderBlock(keras.layers.Layer):
         norm: `"rms"`, or `"layer"` for a layer normalization without bias.
         norm_epsilon: Positive float, the epsilon of the norms.
         dropout: Float in [0, 1), the rate at which training drops channels of what the sublayers return.
-        remat: Whether the backward pass computes the block anew from its states, instead of keeping what it needs.
+        remat: Whether the backward pass computes the block anew from its states, instead of keeping what it needs. Not
+            with `dropout` or a join's `drop_path`, which would draw anew.
+        previous: Which states the stack's joins weigh, `"last"` or `"first"`; see `keras_laurel.history.advance`.
         **kwargs: Standard layer arguments, such as `name` and `dtype`.
 
     Call arguments:
@@ -46,7 +48,7 @@ class LaurelDecoderBlock(keras.layers.Layer):
         List of the states after the block, as many as came in; with a cache, a pair of it and the new cache.
 
     Raises:
-        ValueError: If `norm` is unknown or there are not one or two joins.
+        ValueError: If `norm` is unknown, there are not one or two joins, or `remat` meets `dropout` or `drop_path`.
 
     Example:
     >>> from keras_laurel.applications.laurel_decoder import LaurelDecoderBlock
@@ -54,20 +56,37 @@ class LaurelDecoderBlock(keras.layers.Layer):
     >>> joins = [keras_laurel.residual("rw+pa", num_activations=2) for _ in range(2)]
     >>> block = LaurelDecoderBlock(CausalAttention(2), SwiGLU(16), joins)
     >>> x = np.ones((1, 3, 8), "float32")
-    >>> [state.shape for state in block([x, x])]
+    >>> [tuple(state.shape) for state in block([x, x])]
     [(1, 3, 8), (1, 3, 8)]
     """
 
-    def __init__(self, mixer, feedforward, joins, norm="rms", norm_epsilon=1e-6, dropout=0.0, remat=False, **kwargs):
+    def __init__(
+        self,
+        mixer,
+        feedforward,
+        joins,
+        norm="rms",
+        norm_epsilon=1e-6,
+        dropout=0.0,
+        remat=False,
+        previous="last",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if norm not in NORMS:
             raise ValueError(f"Expected `norm` to be one of {NORMS}. Received: norm={norm!r}")
         if len(joins) not in (1, 2):
             raise ValueError(f"Expected one join or two. Received: {len(joins)} joins")
+        if remat and (dropout or any(getattr(join, "drop_path", 0) for join in joins)):
+            raise ValueError(
+                "Expected no `dropout` and no `drop_path` with `remat`: computing a block anew would draw anew. "
+                f"Received: remat={remat}, dropout={dropout}, drop_path={[getattr(j, 'drop_path', 0) for j in joins]}"
+            )
         self.norm = norm
         self.norm_epsilon = norm_epsilon
         self.dropout = dropout
         self.remat = remat
+        self.previous = previous
         self.mixer = mixer
         self.feedforward = feedforward
         self.joins = list(joins)
@@ -111,11 +130,11 @@ class LaurelDecoderBlock(keras.layers.Layer):
         """Joins what the mixer returned, then what the feed-forward layer returns."""
         fx = self._drop(0, fx)
         if len(self.joins) == 2:
-            states = advance(states, self.joins[0], fx)
+            states = advance(states, self.joins[0], fx, self.previous)
             fx = self._drop(1, self.feedforward(self.feedforward_norm(states[0])))
         else:
             fx = fx + self._drop(1, self.feedforward(self.feedforward_norm(states[0] + fx)))
-        return advance(states, self.joins[-1], fx)
+        return advance(states, self.joins[-1], fx, self.previous)
 
     def _drop(self, index, fx):
         # Without a rate not even called: an eager step of decoding takes as long as it has calls.
@@ -135,6 +154,7 @@ class LaurelDecoderBlock(keras.layers.Layer):
             "norm_epsilon": self.norm_epsilon,
             "dropout": self.dropout,
             "remat": self.remat,
+            "previous": self.previous,
         }
 
     @classmethod

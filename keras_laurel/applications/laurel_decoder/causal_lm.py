@@ -1,5 +1,7 @@
 """The language model: `fit`, `generate`, `score`, presets."""
 
+from typing import Any
+
 import keras
 import keras_hub
 from keras import ops
@@ -22,6 +24,10 @@ class LaurelCausalLM(WithoutPaddingMask, FitsTorchLoaders, keras_hub.models.Caus
         preprocessor: A `LaurelCausalLMPreprocessor` or `None`.
         **kwargs: Arguments of `keras_hub.models.CausalLM`, such as `name`.
 
+    Raises:
+        ValueError: If the tokenizer has more tokens than the backbone, or the preprocessor makes longer sequences than
+            there are learned positions.
+
     Call arguments:
         inputs: See `LaurelDecoderBackbone`.
 
@@ -31,7 +37,7 @@ class LaurelCausalLM(WithoutPaddingMask, FitsTorchLoaders, keras_hub.models.Caus
     Example:
     >>> from keras_laurel.applications import LaurelCausalLM, LaurelDecoderBackbone
     >>> model = LaurelCausalLM(LaurelDecoderBackbone(10, 1, 2, 8, 16, residual="rw"))
-    >>> model(np.array([[1, 2, 3]])).shape
+    >>> tuple(model(np.array([[1, 2, 3]])).shape)
     (1, 3, 10)
     """
 
@@ -39,6 +45,9 @@ class LaurelCausalLM(WithoutPaddingMask, FitsTorchLoaders, keras_hub.models.Caus
     preprocessor_cls = LaurelCausalLMPreprocessor
 
     def __init__(self, backbone, preprocessor=None, **kwargs):
+        if isinstance(preprocessor, keras_hub.models.Preprocessor):
+            _check(preprocessor, backbone)
+
         # === Layers ===
         self.backbone = backbone
         self.preprocessor = preprocessor
@@ -50,28 +59,29 @@ class LaurelCausalLM(WithoutPaddingMask, FitsTorchLoaders, keras_hub.models.Caus
 
     def quantize(self, mode=None, config=None, filters=None, **kwargs):
         """Quantizes the model: see `keras.Model.quantize`."""
-        if filters is None and self.preprocessor is not None:
+        preprocessor: Any = self.preprocessor
+        if filters is None and isinstance(preprocessor, keras.Layer):
             # Keras would take a tokenizer that was never called for a layer whose weights are yet to come.
-            preprocessing = {id(layer) for layer in self.preprocessor._flatten_layers()}
+            preprocessing = {id(layer) for layer in preprocessor._flatten_layers()}
             filters = lambda layer: id(layer) not in preprocessing  # noqa: E731
         super().quantize(mode, config=config, filters=filters, **kwargs)
 
-    def call_with_cache(self, token_ids, cache, cache_index):
+    def call_with_cache(self, token_ids, cache, cache_update_index):
         """Continues sequences whose keys and values are in `cache`.
 
         Args:
             token_ids: Integer tensor `(batch, length)`, the next tokens of each sequence.
             cache: List of pairs, keys and values of each block: see `CausalAttention`.
-            cache_index: Integer, or integer scalar tensor, the position of the first of `token_ids`.
+            cache_update_index: Integer, or integer scalar tensor, the position of the first of `token_ids`.
 
         Returns:
             Logits `(batch, length, vocabulary_size)`, hidden states `(batch, length, hidden_dim)` and the new cache.
         """
         length, capacity = ops.shape(token_ids)[1], ops.shape(cache[0][0])[1]
         # One mask for all blocks: a position sees what is not after it.
-        positions = ops.expand_dims(cache_index + ops.arange(length), 1)
+        positions = ops.expand_dims(cache_update_index + ops.arange(length), 1)
         mask = ops.expand_dims(ops.arange(capacity) <= positions, (0, 1))
-        hidden_states, cache = self._run_blocks(token_ids, cache, cache_index, mask)
+        hidden_states, cache = self._run_blocks(token_ids, cache, cache_update_index, mask)
         return self.backbone.token_embedding(hidden_states, reverse=True), hidden_states, cache
 
     def _run_blocks(self, token_ids, cache, cache_index, attention_mask=None):
@@ -176,6 +186,24 @@ class LaurelCausalLM(WithoutPaddingMask, FitsTorchLoaders, keras_hub.models.Caus
             "pre_block_layers": [_StackedEmbedding(self.backbone)],
             "sequential_blocks": [_StackedBlock(block) for block in self.backbone.transformer_layers],
         }
+
+
+def _check(preprocessor, backbone):
+    """Refuses a preprocessor whose tokens or lengths `backbone` does not have."""
+    try:
+        num_tokens = preprocessor.tokenizer.vocabulary_size()
+    except ValueError:  # of a preset, whose vocabulary comes later
+        num_tokens = 0
+    if num_tokens > backbone.vocabulary_size:
+        raise ValueError(
+            f"Expected a model with a `vocabulary_size` of at least that of the tokenizer, {num_tokens}. "
+            f"Received: vocabulary_size={backbone.vocabulary_size}"
+        )
+    if backbone.positions == "learned" and preprocessor.sequence_length > backbone.max_sequence_length:
+        raise ValueError(
+            f"Expected a preprocessor with a `sequence_length` of at most {backbone.max_sequence_length}, the learned "
+            f"positions (`max_sequence_length`). Received: sequence_length={preprocessor.sequence_length}"
+        )
 
 
 # Keras hands one tensor from block to block: here, the stacked states `(num_states, batch, length, dim)`.

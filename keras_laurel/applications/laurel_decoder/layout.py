@@ -8,7 +8,8 @@ def layout_map(device_mesh, model_parallel_dim_name="model", data_parallel_dim_n
 
     Heads and inner widths are divided over the model axis, so that a block exchanges data twice (Megatron); the other
     dimension of each kernel over the data axis, whose devices gather it when they need it (fully sharded). A dimension
-    must be divisible by its axis: the number of key and value heads by the model axis, the width by the data axis.
+    must be divisible by its axis: the vocabulary, the numbers of heads and the inner width by the model axis, the width
+    by the data axis.
 
     Everything else is on every device: norms, positions and all LAuReL weights. A low-rank map is small, and its rank
     may be smaller than the axis.

@@ -106,13 +106,13 @@ def LaurelDecoderLM(size="small", *, preprocessor=None, load_weights=True, **kwa
         A `LaurelCausalLM`.
 
     Raises:
-        ValueError: If there is no such size or folder, the tokenizer has more tokens than `vocabulary_size`, or an
-            argument is not the backbone's.
+        ValueError: If there is no such size or folder, the preprocessor does not fit the model, or an argument is not
+            the backbone's.
 
     Example:
     >>> from keras_laurel.applications import LaurelDecoderLM
     >>> model = LaurelDecoderLM("tiny", residual="rw+lr", rank=4)
-    >>> model(np.array([[1, 2, 3]])).shape
+    >>> tuple(model(np.array([[1, 2, 3]])).shape)
     (1, 3, 256)
     >>> LaurelDecoderLM("huge")
     Traceback (most recent call last):
@@ -121,25 +121,15 @@ def LaurelDecoderLM(size="small", *, preprocessor=None, load_weights=True, **kwa
     Reference:
         [Menghani et al., 2025](https://arxiv.org/abs/2411.07501), section 3.2
     """
-    if size not in SIZES:
-        if os.path.isdir(size) or "://" in size:
-            own = {} if preprocessor is None else {"preprocessor": preprocessor}
-            return LaurelCausalLM.from_preset(size, load_weights=load_weights, **own, **kwargs)
-        known = ", ".join(map(repr, SIZES))
-        raise ValueError(
-            f"Expected `size` to be one of {known}, or a preset's folder or handle. Received: size={size!r}"
-        )
-    arguments = dict(SIZES[size])
-    arguments.setdefault("residual_arguments", {"down_initializer": ColumnOrthogonal()})
+    size = os.fspath(size)
+    if size not in SIZES and (os.path.isdir(size) or "://" in size):
+        if set(kwargs) - {"dtype"}:
+            raise ValueError(f"Expected no argument but `dtype` with a preset. Received: {', '.join(sorted(kwargs))}")
+        own = {} if preprocessor is None else {"preprocessor": preprocessor}
+        return LaurelCausalLM.from_preset(size, load_weights=load_weights, **own, **kwargs)
     if preprocessor is not None:
-        num_tokens = preprocessor.tokenizer.vocabulary_size()
-        arguments["vocabulary_size"] = num_tokens
-        if kwargs.get("vocabulary_size", num_tokens) < num_tokens:
-            raise ValueError(
-                f"Expected `vocabulary_size` to be at least that of the tokenizer, {num_tokens}. "
-                f"Received: vocabulary_size={kwargs['vocabulary_size']}"
-            )
-    return LaurelCausalLM(LaurelDecoderBackbone(**{**arguments, **kwargs}), preprocessor)
+        kwargs.setdefault("vocabulary_size", preprocessor.tokenizer.vocabulary_size())
+    return LaurelCausalLM(LaurelDecoderBackbone(**_arguments(size, kwargs)), preprocessor)
 
 
 def count_weights(size, **kwargs):
@@ -158,6 +148,25 @@ def count_weights(size, **kwargs):
     waiting = list(global_state.get_global_attribute("uninitialized_variables", []))
     try:
         with keras.StatelessScope(initialize_variables=False):
-            return LaurelDecoderBackbone(**{**SIZES[size], **kwargs}).count_params()
+            return LaurelDecoderBackbone(**_arguments(size, kwargs)).count_params()
     finally:
         global_state.set_global_attribute("uninitialized_variables", waiting)
+
+
+def _arguments(size, given):
+    """Returns the arguments of the backbone of that size, with what is given."""
+    if size not in SIZES:
+        known = ", ".join(map(repr, SIZES))
+        raise ValueError(
+            f"Expected `size` to be one of {known}, or a preset's folder or handle. Received: size={size!r}"
+        )
+    arguments = {**SIZES[size], **given}
+    if callable(given.get("residual")):  # which may not take what words take
+        own = ("rank", "num_activations", "residual_arguments")
+        return {key: value for key, value in arguments.items() if key not in own or key in given}
+    arguments["residual_arguments"] = {
+        "down_initializer": ColumnOrthogonal(),  # the paper's for language models
+        **SIZES[size].get("residual_arguments", {}),
+        **given.get("residual_arguments", {}),
+    }
+    return arguments

@@ -1,6 +1,7 @@
 """PyTorch's loaders for keras_hub's tasks, which take arrays, tf.data and Grain alone."""
 
 import copy
+import functools
 import sys
 from typing import Any
 
@@ -16,40 +17,55 @@ class FitsTorchLoaders(_Task):
     preprocessed where the loader puts batches together: in its worker processes, if it has any.
     """
 
-    def fit(self, x=None, y=None, **kwargs):
-        if isinstance(kwargs.get("validation_data"), _loader_class()) and isinstance(x, _loader_class()):
-            kwargs["validation_data"] = self._preprocessed(kwargs["validation_data"])
-        return self._run("fit", x, y, **kwargs)
+    def fit(self, x=None, y=None, batch_size=None, *args, validation_data=None, **kwargs):
+        if not (_is_loader(x) or _is_loader(validation_data)):
+            return super().fit(x, y, batch_size, *args, validation_data=validation_data, **kwargs)
+        both = _is_loader(x) and (validation_data is None or _is_loader(validation_data))
+        if self.preprocessor is not None and not both:
+            raise ValueError(
+                "Expected `x` and `validation_data` to be PyTorch loaders, or neither, with a preprocessor. "
+                f"Received: {type(x).__name__} and {type(validation_data).__name__}"
+            )
+        return keras.Model.fit(
+            self,
+            self._preprocessed(x),
+            y,
+            batch_size,
+            *args,
+            validation_data=self._preprocessed(validation_data),
+            **kwargs,
+        )
 
-    def evaluate(self, x=None, y=None, **kwargs):
-        return self._run("evaluate", x, y, **kwargs)
+    def evaluate(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        if _is_loader(x):
+            return keras.Model.evaluate(self, self._preprocessed(x), y, batch_size, *args, **kwargs)
+        return super().evaluate(x, y, batch_size, *args, **kwargs)
 
-    def predict(self, x=None, **kwargs):
-        return self._run("predict", x, **kwargs)
+    def predict(self, x=None, batch_size=None, *args, **kwargs):
+        if _is_loader(x):
+            return keras.Model.predict(self, self._preprocessed(x), batch_size, *args, **kwargs)
+        return super().predict(x, batch_size, *args, **kwargs)
 
-    def _run(self, method, x, *args, **kwargs):
-        if isinstance(x, _loader_class()):
-            return getattr(keras.Model, method)(self, self._preprocessed(x), *args, **kwargs)
-        return getattr(super(), method)(x, *args, **kwargs)
-
-    def _preprocessed(self, loader):
-        """Returns `loader` with the task's preprocessing."""
-        if self.preprocessor is None:
-            return loader
-        import torch
-
-        def collate(examples):
-            batch = loader.collate_fn(examples)
-            has_labels = isinstance(batch, (tuple, list)) and not isinstance(batch[0], str)
-            batch = self.preprocess_samples(*(batch if has_labels else [batch]))
-            return keras.tree.map_structure(lambda t: torch.from_numpy(keras.ops.convert_to_numpy(t)), batch)
-
-        preprocessed = copy.copy(loader)
-        preprocessed.collate_fn = collate
-        return preprocessed
+    def _preprocessed(self, data):
+        """Returns `data`; a loader with the task's preprocessing."""
+        if self.preprocessor is None or not _is_loader(data):
+            return data
+        loader: Any = copy.copy(data)
+        loader._iterator = None  # that of workers which persist, and know no preprocessing
+        loader.collate_fn = functools.partial(_collate, data.collate_fn, self.preprocessor)
+        return loader
 
 
-def _loader_class():
-    """Returns PyTorch's `DataLoader`; nothing is one while PyTorch has not been imported."""
-    torch = sys.modules.get("torch")
-    return torch.utils.data.DataLoader if torch is not None else ()
+def _is_loader(data):
+    torch = sys.modules.get("torch")  # which has been imported where there is a loader
+    return torch is not None and isinstance(data, torch.utils.data.DataLoader)
+
+
+def _collate(collate, preprocessor, examples):
+    import torch
+
+    batch = collate(examples)
+    has_labels = isinstance(batch, (tuple, list)) and not isinstance(batch[0], str)
+    with keras.device("cpu"):  # in a worker there is no other
+        batch = preprocessor(*(batch if has_labels else [batch]))
+        return keras.tree.map_structure(lambda t: torch.from_numpy(keras.ops.convert_to_numpy(t)), batch)
