@@ -19,13 +19,25 @@ def final(run):
     return {key: metrics[key] for key in ("loss", "perplexity", "bits_per_byte")}
 
 
-def loss_after(run, seconds):
-    """Returns the held-out loss after that many seconds of training, between evaluations by a straight line.
+def step_seconds(runs):
+    """Returns the seconds of a step in the fastest part of the runs of a variant.
+
+    Other work on the machine makes parts slower, never faster.
+    """
+    fastest = []
+    for run in runs:
+        steps, seconds = ([0] + [row[key] for row in run["held_out"]] for key in ("step", "seconds"))
+        fastest.append(np.min(np.diff(seconds) / np.diff(steps)))
+    return float(min(fastest))
+
+
+def loss_after(run, steps):
+    """Returns the held-out loss after that many steps, between evaluations by a straight line.
 
     A run that had ended by then has the loss of its end.
     """
     curve = run["held_out"]
-    return float(np.interp(seconds, [row["seconds"] for row in curve], [row["loss"] for row in curve]))
+    return float(np.interp(steps, [row["step"] for row in curve], [row["loss"] for row in curve]))
 
 
 def summary(result):
@@ -35,11 +47,14 @@ def summary(result):
         result: What `combined` returned.
     """
     rows = []
+    seconds = {name: step_seconds(runs) for name, runs in result["variants"].items()}
     for name, runs in result["variants"].items():
         losses = [final(run)["loss"] for run in runs]
         pairs = paired(result, runs)
         differences = [final(run)["loss"] - final(base)["loss"] for run, base in pairs]
-        at_time = [loss_after(run, base["seconds"]) - loss_after(base, base["seconds"]) for run, base in pairs]
+        ratio = seconds[name] / seconds[BASELINE] if pairs else None
+        ends = [base["held_out"][-1] for _, base in pairs]
+        at_time = [loss_after(run, end["step"] / ratio) - end["loss"] for (run, _), end in zip(pairs, ends)]
         rows.append(
             {
                 "variant": name,
@@ -53,7 +68,7 @@ def summary(result):
                 "bits_per_byte": float(np.mean([final(run)["bits_per_byte"] for run in runs])),
                 "time_difference": float(np.mean(at_time)) if pairs else None,
                 "time_difference_std": deviation(at_time),
-                "time_ratio": _median([run["step_seconds"] / base["step_seconds"] for run, base in pairs]),
+                "time_ratio": ratio,
             }
         )
     return rows
@@ -86,16 +101,18 @@ def table_cells(result):
 
 
 def plot(result, path):
-    """Plots the held-out loss over steps and over seconds, means of the seeds, and alpha and beta over depth."""
+    """Plots the held-out loss over steps and over time, means of the seeds, and alpha and beta over depth."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 4), layout="constrained")
     by_step, by_time, depth = figure.subplots(1, 3)
     for index, (name, runs) in enumerate(result["variants"].items()):
         color = f"C{index}"
-        for axes, key in ((by_step, "step"), (by_time, "seconds")):
-            x, y = (np.mean([[row[k] for row in run["held_out"]] for run in runs], axis=0) for k in (key, "loss"))
-            axes.plot(x, y, color=color, marker=".", label=name)
+        steps, losses = (
+            np.mean([[row[k] for row in run["held_out"]] for run in runs], axis=0) for k in ("step", "loss")
+        )
+        for axes, scale in ((by_step, 1.0), (by_time, step_seconds(runs))):
+            axes.plot(scale * steps, losses, color=color, marker=".", label=name)
         for key, style in (("alpha", "-"), ("beta", "--")):
             learned = [[join[key] for join in run["joins"].values() if key in join] for run in runs]
             if learned[0]:
@@ -104,13 +121,9 @@ def plot(result, path):
                 depth.plot(range(1, len(values) + 1), values, style, color=color, marker=".", label=label)
     by_step.set(xlabel="step", ylabel="nats a token", title="held-out loss")
     by_step.legend()
-    by_time.set(xlabel="seconds of training", title="held-out loss")
+    by_time.set(xlabel="seconds, at the pace of the fastest part", title="held-out loss")
     depth.set(xlabel="join", title="alpha (solid), beta (dashed) over depth")
     depth.axhline(1.0, color="gray", linewidth=0.5)
     if depth.get_legend_handles_labels()[0]:
         depth.legend()
     figure.savefig(path, dpi=120)
-
-
-def _median(values):
-    return float(np.median(values)) if values else None

@@ -276,7 +276,7 @@ def test_seconds_leave_the_compilation_out():
     assert [history.seconds_at(step) for step in (2, 4, 6, 7, 8)] == [3.0, 5.0, 8.0, 10.0, 12.0]
 
 
-def _record(variant, seed, loss, curve, step_seconds, weights=100):
+def _record(variant, seed, loss, curve, weights=100):
     return {
         "variant": variant,
         "seed": seed,
@@ -285,8 +285,6 @@ def _record(variant, seed, loss, curve, step_seconds, weights=100):
         "held_out": [
             {"step": 10 * i, "seconds": seconds, "loss": value} for i, (seconds, value) in enumerate(curve, 1)
         ],
-        "seconds": curve[-1][0],
-        "step_seconds": step_seconds,
         "joins": {} if variant == "add" else {"a": {"alpha": 1.0, "beta": 0.5}, "b": {"alpha": 1.1, "beta": 0.9}},
         "program": "laurel_decoder_lm",
         "date": f"2026-01-0{seed + 1}",
@@ -296,10 +294,10 @@ def _record(variant, seed, loss, curve, step_seconds, weights=100):
 
 def test_report_worked_by_hand(tmp_path):
     records = [
-        _record("rw", 1, 1.7, [(10, 3.0), (30, 1.0)], 1.5, 102),
-        _record("add", 1, 2.0, [(10, 4.0), (20, 2.0)], 1.0),
-        _record("rw", 0, 1.9, [(10, 3.0), (20, 2.5)], 2.2, 102),
-        _record("add", 0, 2.0, [(10, 4.0), (20, 2.25)], 2.0),
+        _record("rw", 1, 1.7, [(10, 3.0), (30, 1.0)], 102),
+        _record("add", 1, 2.0, [(8, 4.0), (20, 2.0)]),
+        _record("rw", 0, 1.9, [(10, 3.0), (20, 2.5)], 102),
+        _record("add", 0, 2.0, [(10, 4.0), (20, 2.25)]),
     ]
     result = report.combined(records)
     assert list(result["variants"]) == ["add", "rw"]
@@ -307,12 +305,12 @@ def test_report_worked_by_hand(tmp_path):
     assert rw["loss"] == pytest.approx(1.8)
     assert rw["difference"] == pytest.approx(-0.2)  # of -0.1 and -0.3
     assert rw["difference_std"] == pytest.approx(0.2 / math.sqrt(2))
-    assert rw["time_ratio"] == pytest.approx(1.3)  # of 1.1 and 1.5
-    # After 20 seconds: 2.5 beside 2.25, and 2.0, half way from 3.0 to 1.0, beside 2.0.
-    assert rw["time_difference"] == pytest.approx(0.125)
+    assert rw["time_ratio"] == pytest.approx(1.25)  # the fastest parts took 0.8 and 1 seconds a step
+    # In the time of add's 20 steps rw does 16: 2.7 beside 2.25, and 1.8 (0.6 of the way from 3.0 to 1.0) beside 2.0.
+    assert rw["time_difference"] == pytest.approx(0.125)  # of 0.45 and -0.2
     assert report.table_cells(result)[1] == [
         ["add", "100", "0", "2", "2.0000 ± 0.0000", "", "1.0000", "", "1.000"],
-        ["rw", "102", "+2", "2", "1.8000 ± 0.1414", "-0.2000 ± 0.1414", "0.9000", "+0.1250 ± 0.1768", "1.300"],
+        ["rw", "102", "+2", "2", "1.8000 ± 0.1414", "-0.2000 ± 0.1414", "0.9000", "+0.1250 ± 0.4596", "1.250"],
     ]
     report.plot(result, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
