@@ -1,5 +1,6 @@
 """The command line: `python -m benchmarks.step_time --help`."""
 
+import functools
 import json
 import math
 import shlex
@@ -197,11 +198,16 @@ def measure(names, modes, rounds, build, batch, record):
             steps[mode][name] = step
     for mode in modes:
         # Two more, as a step may compile again for the optimizer's state that the first one made.
-        seconds = side_by_side(steps[mode], rounds, warmup=2)
+        progress = functools.partial(_print_round, mode, rounds)
+        seconds = side_by_side(steps[mode], rounds, warmup=2, on_round=progress)
         for clock, measured in seconds.items():
             for name, (low, middle, high) in ratios(measured).items():
                 record[name]["seconds"].setdefault(mode, {})[clock] = [round(value, 6) for value in measured[name]]
                 print(f"{name}: {mode} {clock} {middle:.3f} ({low:.3f}-{high:.3f})", flush=True)
+
+
+def _print_round(mode, rounds, number):
+    print(f"{mode}: round {number} of {rounds}", flush=True)
 
 
 def _train_step(model, inputs, targets):

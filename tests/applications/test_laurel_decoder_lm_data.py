@@ -64,7 +64,7 @@ def test_every_config_is_in_range_and_has_its_command_above_it(name):
 
 
 def test_the_control_has_one_more_block():
-    assert configs.with_variant(configs.CPP_DOCS_SMALL, "add+1").num_layers == 5
+    assert configs.with_variant(configs.CPP_DOCS_SMALL, "add+1").num_layers == configs.CPP_DOCS_SMALL.num_layers + 1
     assert configs.with_variant(configs.PAPER_157M, "add+1").num_layers == 25
     assert configs.with_variant(SMALL, "add+1").residual == "add"
     assert configs.with_variant(SMALL, "rw") == dataclasses.replace(SMALL, residual="rw")
@@ -198,7 +198,7 @@ def tfds_folder(tmp_path_factory):
             for i in numbers:
                 yield i, {"text": f"text ä {i}", "url": "https://"}
 
-    class TinyNumbers(TinyText):
+    class TinyDigits(TinyText):
         def _features(self):
             return {"number": tfds.features.Scalar(np.int64)}
 
@@ -231,7 +231,7 @@ def test_any_text_set_of_tfds(tfds_folder):
     ("text", "message"),
     [
         ("tfds:tiny_records", "tfds:tiny_records is prepared in a format without random access"),
-        ("tfds:tiny_numbers", "tfds:tiny_numbers is no text set: it has no feature text; its features are number"),
+        ("tfds:tiny_digits", "tfds:tiny_digits is no text set: it has no feature text; its features are number"),
         ("tfds:no_such_set", "TFDS knows no data set 'no_such_set'"),
     ],
 )

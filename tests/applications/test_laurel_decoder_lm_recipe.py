@@ -79,7 +79,7 @@ def test_the_preset_of_a_run_in_mixed_precision_loads(tmp_path):
     record = train.run(config, tmp_path, {})
     assert record["precision"] == "mixed_bfloat16"
     lm = keras_hub.models.CausalLM.from_preset(str(tmp_path / "preset"))
-    assert lm.dtype_policy.name == "float32"
+    assert lm.dtype_policy.name == "mixed_bfloat16"
     assert lm.generate("To", max_length=4).startswith("To")
 
 
