@@ -16,11 +16,30 @@ from tensorboard.summary import Writer
 from applications.errors import UserError
 from applications.laurel_decoder_lm.generation import generate, printable
 from applications.laurel_decoder_lm.model import state_variables
+from applications.laurel_decoder_lm.randomness import random_state, set_random_state
 from keras_laurel.monitoring import join_values, laurel_joins
 
 
+class Randomness(keras.callbacks.Callback):
+    """Lets each part draw from where the one before ended, whatever else draws from PyTorch's random numbers.
+
+    Keras does while it builds a model, and PyTorch while it begins to read.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.state = random_state()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 0:
+            set_random_state(self.state)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.state = random_state()
+
+
 class Recorder(keras.callbacks.Callback):
-    """Adds the losses and the seconds of each part to the history; must be the first.
+    """Adds the losses and the seconds of each part to the history; must come before those that use it.
 
     Raises:
         UserError: If a loss is not finite.
@@ -167,7 +186,7 @@ class Saver(keras.callbacks.Callback):
         if not due(step, self.config.checkpoint_every, self.config):
             return
         self.place = self.stream.places[step - self.before]
-        state = {"history": dataclasses.asdict(self.history), "place": self.place}
+        state = {"history": dataclasses.asdict(self.history), "place": self.place, "random": random_state()}
         with writing(self.checkpoints.folder, self.checkpoints):
             try:
                 self.checkpoints.save(step, state_variables(self.model), state)

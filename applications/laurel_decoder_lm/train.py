@@ -12,6 +12,7 @@ from applications.laurel_decoder_lm.callbacks import (
     Evaluations,
     Logs,
     Progress,
+    Randomness,
     Recorder,
     Samples,
     Saver,
@@ -22,6 +23,7 @@ from applications.laurel_decoder_lm.checkpoints import Checkpoints, read_state, 
 from applications.laurel_decoder_lm.generation import check_prompt, sampler
 from applications.laurel_decoder_lm.history import History
 from applications.laurel_decoder_lm.model import build, check, state_variables, trainer
+from applications.laurel_decoder_lm.randomness import set_random_state
 from applications.laurel_decoder_lm.stream import Stream
 from applications.precision import precision
 from applications.runs import run_folder
@@ -91,6 +93,7 @@ def _resumed(model, checkpoints):
         return History(), None
     state = read_state(path)
     restore(path, state_variables(model))
+    set_random_state(state["random"])
     return History(**state["history"]), state["place"]
 
 
@@ -123,6 +126,7 @@ def _fit(model, lm, config, text, held_out, history, place, checkpoints, progres
                     Evaluations(history, held_out, lm),
                     Samples(history, config, lm),
                     logs,
+                    Randomness(),
                     saver,
                     progress,
                 ],
