@@ -1,6 +1,7 @@
 """LAuReL, the learned augmented residual layer, for Keras 3."""
 
 from keras_laurel import datasets as datasets
+from keras_laurel import distribution as distribution
 from keras_laurel import initializers as initializers
 from keras_laurel import layers as layers
 from keras_laurel import mixers as mixers
