@@ -4,6 +4,7 @@ import importlib
 import typing
 
 from keras_laurel.applications.laurel_resnet50 import LaurelResNet50 as LaurelResNet50
+from keras_laurel.applications.laurel_resnet50_layout import laurel_resnet50_layout_map as laurel_resnet50_layout_map
 
 if typing.TYPE_CHECKING:
     from keras_laurel.applications.laurel_decoder import LaurelBytePairTokenizer as LaurelBytePairTokenizer

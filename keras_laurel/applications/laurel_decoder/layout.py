@@ -36,4 +36,7 @@ def layout_map(device_mesh, model_parallel_dim_name="model", data_parallel_dim_n
     layout[".*transformer_layer_[0-9]+/attention/attention_output/kernel"] = (model, None, data)
     layout[".*transformer_layer_[0-9]+/feedforward/(gate|up)/kernel"] = (data, model)
     layout[".*transformer_layer_[0-9]+/feedforward/output/kernel"] = (model, data)
+    # Those that are large enough to be taken for forgotten.
+    layout[".*position_embedding/embeddings"] = ()
+    layout[".*transformer_layer_[0-9]+/(mixer_|feedforward_)?join/.*"] = ()
     return layout
