@@ -98,13 +98,13 @@ class Distribution:
         }
 
 
-def distribute(kind="none", mesh=None, layout_map=None):
+def distribute(kind="none", mesh=None, layout_map=None, timeout=600):
     """Chooses the engine that spreads training over devices: call it first, before anything is built.
 
     | backend | `"data"` | `"model"` |
     |---|---|---|
     | JAX | `keras.distribution.DataParallel` over all devices of all processes | `keras.distribution.ModelParallel` |
-    | TensorFlow | `TPUStrategy`, `MultiWorkerMirroredStrategy` or `MirroredStrategy` | no |
+    | TensorFlow | `TPUStrategy` or, on one machine, `MirroredStrategy` | no |
     | PyTorch | the processes that `torchrun` started | no |
 
     Args:
@@ -115,12 +115,14 @@ def distribute(kind="none", mesh=None, layout_map=None):
             is the number of devices.
         layout_map: For `"model"`, a function that takes the `keras.distribution.DeviceMesh`, with axes `"batch"` and
             `"model"`, and returns a `keras.distribution.LayoutMap`. `LaurelDecoderBackbone.get_layout_map` is one.
+        timeout: Under PyTorch, seconds that a process waits for the others before it raises. Defaults to 600.
 
     Returns:
         A `Distribution`.
 
     Raises:
-        ValueError: If the backend has no such kind, or an argument does not fit the kind or the devices.
+        ValueError: If the backend has no such kind, or an argument does not fit the kind or the devices; with `"none"`
+            in one of several processes of `torchrun`.
 
     Example:
     >>> distribution = keras_laurel.distribution.distribute("none")  # or "data", "model:2x4"
@@ -137,9 +139,13 @@ def distribute(kind="none", mesh=None, layout_map=None):
     """
     kind, mesh = _parsed(kind, mesh)
     refuse_ignored_distribution()
-    if kind == "none":
-        return Distribution()
     backend = keras.backend.backend()
+    if kind == "none":
+        if backend == "torch":
+            from keras_laurel.distribution.torch_process_group import refuse_torchrun
+
+            refuse_torchrun()
+        return Distribution()
     if backend == "jax":
         from keras_laurel.distribution.jax_mesh import JaxMesh
 
@@ -156,7 +162,7 @@ def distribute(kind="none", mesh=None, layout_map=None):
     if backend == "torch":
         from keras_laurel.distribution.torch_process_group import TorchProcessGroup
 
-        return TorchProcessGroup()
+        return TorchProcessGroup(timeout)
     raise ValueError(f"Expected kind='none' on {backend}. Received: kind={kind!r}")
 
 
