@@ -17,7 +17,7 @@ import typer
 from applications.laurel_decoder_lm import report as laurel_decoder_lm
 from applications.laurel_resnet50 import report as laurel_resnet50
 from applications.tiny_lm import report as tiny_lm
-from benchmarks import generate_speed_report, step_time_report
+from benchmarks import generate_speed_report, step_time_report, tpu_compile_report, tpu_scaling_report
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -34,6 +34,8 @@ PROGRAMS = {
     "laurel_decoder_lm": laurel_decoder_lm,
     "step_time": step_time_report,
     "generate_speed": generate_speed_report,
+    "tpu_compile": tpu_compile_report,
+    "tpu_scaling": tpu_scaling_report,
 }
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end table -->)", re.DOTALL)
 

@@ -1,0 +1,135 @@
+"""Keras's training step, compiled for TPUs that are not there, from shapes alone."""
+
+import contextlib
+import importlib.util
+import math
+import os
+import time
+from unittest import mock
+
+import jax
+import keras
+
+from applications.errors import UserError
+from benchmarks.collectives import collectives
+
+_WITHOUT_CHIPS = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+def tpus(topology):
+    """Returns the chips of a TPU topology, such as `"v6e:4x4"`, as devices that one can compile for.
+
+    Raises:
+        UserError: If `libtpu` is not installed or does not know the topology.
+    """
+    if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
+        raise UserError("the TPU compiler is not installed; try: pip install 'keras-laurel[tpu-compile]'")
+    from jax.experimental import topologies
+
+    # Else libtpu asks the metadata server of a TPU machine, and lets no second process near its chips.
+    for key, value in _WITHOUT_CHIPS.items():
+        os.environ.setdefault(key, value)
+    try:
+        return topologies.get_topology_desc(topology, "tpu").devices
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(f"no TPU compiler for {topology!r}: {str(error).splitlines()[0]}") from None
+
+
+@contextlib.contextmanager
+def pretend(devices):
+    """Lets Keras take `devices` for those of this machine; weights that are made meanwhile have no values."""
+    here = jax.devices
+
+    def initialize(variable, initializer):
+        variable._initialize_layout()
+        variable._value, variable._initializer = None, initializer  # as in a stateless scope
+
+    def assign(variable, value):
+        variable._value = value  # a counter or a rate: small, and not to be moved to a device that is not there
+
+    with (
+        mock.patch.object(jax, "devices", lambda backend=None: here(backend) if backend == "cpu" else list(devices)),
+        mock.patch.multiple(keras.Variable, _initialize_with_initializer=initialize, _direct_assign=assign),
+    ):
+        yield
+
+
+def distribution(devices, mesh=None, layout_map=None):
+    """Returns Keras's distribution over `devices`; call it within `pretend(devices)`.
+
+    Args:
+        devices: List of devices.
+        mesh: Pair of the sizes of the data and the model axis, or `None` for data parallelism.
+        layout_map: Function of a `keras.distribution.DeviceMesh` that returns the layout map, with a mesh.
+    """
+    names = keras.distribution.list_devices()
+    if mesh is None:
+        return keras.distribution.DataParallel(keras.distribution.DeviceMesh((len(devices),), ["batch"], names))
+    assert layout_map is not None
+    device_mesh = keras.distribution.DeviceMesh(mesh, ["batch", "model"], names)
+    return keras.distribution.ModelParallel(layout_map=layout_map(device_mesh), batch_dim_name="batch")
+
+
+def measure(build, batch, devices, mesh=None, layout_map=None):
+    """Compiles the training step that `model.fit` would run, and returns what the compiler says of it.
+
+    Args:
+        build: Function that returns a compiled model.
+        batch: Pair of inputs and targets as `jax.ShapeDtypeStruct`, of all chips together.
+        devices: List of devices.
+        mesh: See `distribution`.
+        layout_map: See `distribution`.
+
+    Returns:
+        Dictionary of `weights` and, for one chip and one step, `memory` in bytes, by what it holds, `flops`,
+        `bytes_accessed`, `collectives` (see `benchmarks.collectives`); and `compile_seconds`.
+    """
+    with pretend(devices):
+        spread = distribution(devices, mesh, layout_map)
+        with spread.scope():
+            model = build()
+            model._symbolic_build(data_batch=(*batch, None))  # as `fit` begins: metrics, and the optimizer's state
+
+            def abstract(variable):
+                layout = spread.get_variable_layout(variable)
+                return jax.ShapeDtypeStruct(variable.shape, variable.dtype, sharding=layout.backend_layout)
+
+            def divided(leaf):
+                sharding = spread.get_data_layout(leaf.shape).backend_layout
+                return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+            state = jax.tree.map(
+                abstract,
+                (
+                    model.trainable_variables,
+                    model.non_trainable_variables,
+                    model.optimizer.variables,
+                    model.metrics_variables,
+                ),
+            )
+            shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+            # As `JAXTrainer.make_train_function` does.
+            step = jax.jit(model.train_step, donate_argnums=0, out_shardings=(None, shardings))
+            lowered = step.lower(state, (*jax.tree.map(divided, batch), None))
+        start = time.perf_counter()
+        compiled = lowered.compile()
+        seconds = time.perf_counter() - start
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    assert memory is not None and cost is not None  # which other compilers may not know
+    return {
+        "weights": sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        "compile_seconds": round(seconds, 1),
+        "memory": {
+            "arguments": memory.argument_size_in_bytes,
+            "outputs": memory.output_size_in_bytes,
+            "aliased": memory.alias_size_in_bytes,
+            "temporaries": memory.temp_size_in_bytes,
+        },
+        "flops": cost["flops"],
+        "bytes_accessed": cost["bytes accessed"],
+        "collectives": collectives(compiled.as_text(), len(devices)),
+    }
