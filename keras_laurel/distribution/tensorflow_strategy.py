@@ -49,7 +49,7 @@ class TensorFlowStrategy(Distribution):
                 "Expected a model that was made in `distribution.scope()`; one from outside trains on a single device. "
                 f"Received: model={model.name}, of {type(model.distribute_strategy).__name__}"
             )
-        if model.optimizer is None:
+        if getattr(model, "optimizer", None) is None:
             raise ValueError(f"Expected a compiled model. Received: model={model.name}, not compiled")
         if model.jit_compile:
             raise ValueError(

@@ -54,7 +54,7 @@ class TorchProcessGroup(Distribution):
             ValueError: If `model` is not built and compiled, or differs from that of another process.
         """
         super().prepare(model)
-        if not model.built or model.optimizer is None:
+        if not model.built or getattr(model, "optimizer", None) is None:
             raise ValueError(
                 f"Expected a built and compiled model. Received: model={model.name}, built={model.built}, "
                 f"compiled={model.compiled}"
