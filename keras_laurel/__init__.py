@@ -5,6 +5,7 @@ from keras_laurel import distribution as distribution
 from keras_laurel import initializers as initializers
 from keras_laurel import layers as layers
 from keras_laurel import mixers as mixers
+from keras_laurel.folding import fold as fold
 from keras_laurel.gemma3n import load_gemma3n_weights as load_gemma3n_weights
 from keras_laurel.history import History as History
 from keras_laurel.joins import residual as residual

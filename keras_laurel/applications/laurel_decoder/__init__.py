@@ -1,5 +1,6 @@
 """A decoder LM with LAuReL joins, on keras_hub."""
 
+from keras_laurel.applications.laurel_decoder import folding as folding
 from keras_laurel.applications.laurel_decoder.backbone import LaurelDecoderBackbone as LaurelDecoderBackbone
 from keras_laurel.applications.laurel_decoder.block import LaurelDecoderBlock as LaurelDecoderBlock
 from keras_laurel.applications.laurel_decoder.causal_lm import LaurelCausalLM as LaurelCausalLM

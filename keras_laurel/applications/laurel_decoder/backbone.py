@@ -78,7 +78,8 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         max_sequence_length: Positive integer, the longest input of learned positions.
         rope_max_wavelength: Positive float, of rotary positions.
         norm: `"rms"`, or `"layer"` for a layer normalization without bias.
-        norm_epsilon: Positive float, the epsilon of the norms.
+        norm_epsilon: Positive float, the epsilon of the norms; or a list of one for each, two a block and the last for
+            the output, as `keras_laurel.fold` makes it.
         feedforward: `"swiglu"`, or `"gelu"` for two kernels with GELU between.
         tie_embeddings: Whether the output layer is the embedding transposed.
         dropout: Float in [0, 1), see `LaurelDecoderBlock`.
@@ -152,6 +153,14 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         if unknown:
             raise ValueError(f"Expected arguments of `LaurelDecoderBackbone`. Received: {', '.join(sorted(unknown))}")
 
+        num_norms = 2 * num_layers + 1
+        epsilons: Any = norm_epsilon if isinstance(norm_epsilon, (list, tuple)) else [norm_epsilon] * num_norms
+        if len(epsilons) != num_norms:
+            raise ValueError(
+                f"Expected `norm_epsilon` to be one number, or {num_norms}, as many as there are norms. "
+                f"Received: {len(epsilons)} numbers"
+            )
+
         # === Layers ===
         # "Small init" of Nguyen and Salazar, 2019: 0.02 at a width of 1,000. What is added to the stream is scaled down
         # by the square root of how often that happens (GPT-2).
@@ -208,7 +217,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
                 feed(intermediate_dim, name="feedforward", dtype=dtype, **initializers),
                 all_joins[i],
                 norm=norm,
-                norm_epsilon=norm_epsilon,
+                norm_epsilon=epsilons[2 * i : 2 * i + 2],
                 dropout=dropout,
                 remat=remat,
                 previous="first" if weighs_first else "last",
@@ -218,7 +227,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
             self.transformer_layers.append(block)
         final_norm = keras.layers.RMSNormalization if norm == "rms" else keras.layers.LayerNormalization
         self.layer_norm = final_norm(
-            epsilon=norm_epsilon, name="output_norm", dtype=dtype, **({} if norm == "rms" else {"center": False})
+            epsilon=epsilons[-1], name="output_norm", dtype=dtype, **({} if norm == "rms" else {"center": False})
         )
 
         # === Functional Model ===

@@ -31,7 +31,7 @@ class LaurelDecoderBlock(keras.layers.Layer):
         feedforward: A layer of the same shape, such as `SwiGLU`.
         joins: List of one or two new layers that join `[x, fx, *previous]`, such as `keras_laurel.residual` makes.
         norm: `"rms"`, or `"layer"` for a layer normalization without bias.
-        norm_epsilon: Positive float, the epsilon of the norms.
+        norm_epsilon: Positive float, the epsilon of the norms, or a pair of them.
         dropout: Float in [0, 1), the rate at which training drops channels of what the sublayers return.
         remat: Whether the backward pass computes the block anew from its states, instead of keeping what it needs. Not
             with `dropout` or a join's `drop_path`, which would draw anew.
@@ -90,17 +90,16 @@ class LaurelDecoderBlock(keras.layers.Layer):
         self.mixer = mixer
         self.feedforward = feedforward
         self.joins = list(joins)
-        self.mixer_norm = self._norm("mixer_norm")
-        self.feedforward_norm = self._norm("feedforward_norm")
+        epsilons = norm_epsilon if isinstance(norm_epsilon, (list, tuple)) else [norm_epsilon] * 2
+        self.mixer_norm = self._norm("mixer_norm", epsilons[0])
+        self.feedforward_norm = self._norm("feedforward_norm", epsilons[1])
         self.dropouts = [keras.layers.Dropout(dropout, name=f"dropout_{i}", dtype=self.dtype_policy) for i in range(2)]
         self.supports_masking = True
 
-    def _norm(self, name):
+    def _norm(self, name, epsilon):
         if self.norm == "rms":
-            return keras.layers.RMSNormalization(epsilon=self.norm_epsilon, name=name, dtype=self.dtype_policy)
-        return keras.layers.LayerNormalization(
-            epsilon=self.norm_epsilon, center=False, name=name, dtype=self.dtype_policy
-        )
+            return keras.layers.RMSNormalization(epsilon=epsilon, name=name, dtype=self.dtype_policy)
+        return keras.layers.LayerNormalization(epsilon=epsilon, center=False, name=name, dtype=self.dtype_policy)
 
     def build(self, input_shape):
         shapes = input_shape if isinstance(input_shape[0], (list, tuple)) else [input_shape]
