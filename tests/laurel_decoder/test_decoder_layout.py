@@ -26,10 +26,14 @@ def test_every_weight_matches_one_key_or_is_meant_to_be_replicated(variant, pref
             assert len(layout[keys[0]].axes) == (0 if small else len(weight.shape)), weight.path
 
 
-def test_every_key_divides_a_weight():
-    paths = [weight.path for variant in VARIANTS for weight in backbone(variant).weights]
-    for key in LaurelDecoderBackbone.get_layout_map(MESH):
-        assert any(re.fullmatch(key, path) for path in paths), key
+def test_every_key_divides_a_weight_or_what_a_join_returns():
+    models = [backbone(variant) for variant in VARIANTS]
+    paths = [weight.path for model in models for weight in model.weights]
+    outputs = [f"{join.path}/output" for model in models for join in laurel_joins(model).values()]
+    layout = LaurelDecoderBackbone.get_layout_map(MESH)
+    for key in layout:
+        assert any(re.fullmatch(key, path) for path in paths + outputs), key
+    assert {layout[output].axes for output in outputs} == {("batch", None, None)}
 
 
 @pytest.mark.parametrize(

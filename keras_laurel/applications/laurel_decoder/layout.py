@@ -12,7 +12,8 @@ def layout_map(device_mesh, model_parallel_dim_name="model", data_parallel_dim_n
     by the data axis.
 
     Everything else is on every device: norms, positions and all LAuReL weights. A low-rank map is small, and its rank
-    may be smaller than the axis.
+    may be smaller than the axis. The stream is divided over the data axis by examples, so that their number must be
+    divisible by it.
 
     Args:
         device_mesh: A `keras.distribution.DeviceMesh`.
@@ -38,5 +39,8 @@ def layout_map(device_mesh, model_parallel_dim_name="model", data_parallel_dim_n
     layout[".*transformer_layer_[0-9]+/feedforward/output/kernel"] = (model, data)
     # Those that are large enough to be taken for forgotten.
     layout[".*position_embedding/embeddings"] = ()
-    layout[".*transformer_layer_[0-9]+/(mixer_|feedforward_)?join/.*"] = ()
+    layout[".*transformer_layer_[0-9]+/(mixer_|feedforward_)?join/.*(?<!/output)"] = ()
+    # What the joins return. Else the compiler takes the division of the kernels' width for the stream's, and each chip
+    # computes the whole batch.
+    layout[".*transformer_layer_[0-9]+/(mixer_|feedforward_)?join/output"] = (data, None, None)
     return layout
