@@ -5,6 +5,7 @@ import os
 
 import keras
 import tensorflow as tf
+from keras import ops
 
 from keras_laurel.distribution.distribution import Distribution
 
@@ -22,8 +23,9 @@ class TensorFlowStrategy(Distribution):
     averages over the workers as if they were replicas of one; and around that, with a model whose build is done, where
     it averages the logs, scalars, over their first axis.
 
-    `prepare` makes the statistics of every `BatchNormalization` those of the whole batch (`synchronized=True`), so that
-    training equals that of one device. A saved model keeps the setting that the layer had: it loads on every backend.
+    So that training equals that of one device, `prepare` makes the statistics of every `BatchNormalization` those of
+    the whole batch (`synchronized=True`; a saved model keeps the setting that the layer had, and loads on every
+    backend), lets an optimizer that clips gradients clip their sum, and a `LossScaleOptimizer` heed every replica.
 
     Raises:
         ValueError: If `TF_CONFIG` names more than one worker.
@@ -68,11 +70,31 @@ class TensorFlowStrategy(Distribution):
                 " over the replicas, and bools have no mean. Map the data by the preprocessor, cast `padding_mask` and "
                 f"the sample weights to integers, and set `model.preprocessor = None`. Received: {model.preprocessor}"
             )
+        if optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue:
+            optimizer._clip_gradients = functools.partial(_clip_sum, optimizer)
+        if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+            model.optimizer.check_finite = functools.partial(_finite_everywhere, model.optimizer)
         for layer in model._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
                 # The other backends refuse a config with `synchronized=True`, so a saved model must not have it.
                 layer.get_config = functools.partial(_config_as_made, layer)
                 layer.synchronized = True
+
+
+def _clip_sum(optimizer, grads):
+    """Clips the sum of the replicas' gradients: Keras would clip those of each, which are shorter, and then add."""
+    replica = tf.distribute.get_replica_context()
+    sums = iter(replica.all_reduce(tf.distribute.ReduceOp.SUM, [grad for grad in grads if grad is not None]))
+    clipped = type(optimizer)._clip_gradients(optimizer, [None if grad is None else next(sums) for grad in grads])
+    # All replicas now have the same, which Keras adds.
+    return [None if grad is None else ops.divide(grad, replica.num_replicas_in_sync) for grad in clipped]
+
+
+def _finite_everywhere(optimizer, grads):
+    """Tells whether the gradients of all replicas are finite: Keras would heed those of the first."""
+    replica = tf.distribute.get_replica_context()
+    finite = ops.cast(type(optimizer).check_finite(optimizer, grads), "int32")
+    return ops.equal(replica.all_reduce(tf.distribute.ReduceOp.SUM, finite), replica.num_replicas_in_sync)
 
 
 def _config_as_made(layer):

@@ -50,6 +50,9 @@ def linear(_):
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
 
 
+BUILDERS = {"decoder": decoder, "resnet": resnet, "normed": normed, "linear": linear, "overflow": linear}
+
+
 def data(name):
     import numpy as np
 
@@ -60,7 +63,10 @@ def data(name):
         return x, rng.normal(size=(EXAMPLES, 6, 8)).astype("float32")
     if name == "resnet":
         return rng.normal(size=(EXAMPLES, 32, 32, 3)).astype("float32"), rng.integers(3, size=EXAMPLES)
-    return rng.normal(size=(EXAMPLES, 4)).astype("float32"), rng.normal(size=(EXAMPLES, 1)).astype("float32")
+    x, y = rng.normal(size=(EXAMPLES, 4)).astype("float32"), rng.normal(size=(EXAMPLES, 1)).astype("float32")
+    if name == "overflow":
+        x[BATCH - 1] = 1e30  # in the last part of the first batch alone
+    return x, y
 
 
 def shard(array, index, count):
@@ -79,13 +85,16 @@ def train(name, variant, distribution, accumulate=None, jit_compile=False, valid
     index, count = distribution.data_shard
     keras.utils.set_random_seed(distribution.process)  # all shall begin with the weights of process 0
     with distribution.scope():
-        model = {"decoder": decoder, "resnet": resnet, "normed": normed, "linear": linear}[name](variant)
+        model = BUILDERS[name](variant)
         rng = np.random.default_rng(distribution.process)
         for weight in model.trainable_weights:  # so that no join is still `x + f(x)`
             weight.assign(ops.convert_to_numpy(weight) + 0.05 * rng.normal(size=weight.shape))
         loss = "sparse_categorical_crossentropy" if name == "resnet" else "mse"
-        if name in ("resnet", "linear"):
-            model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, jit_compile=jit_compile)
+        if name in ("resnet", "linear", "overflow"):
+            optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
+            if name == "overflow":
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            model.compile(optimizer, loss, jit_compile=jit_compile)
         else:
             optimizer = keras.optimizers.AdamW(
                 0.01, epsilon=1e-3, global_clipnorm=0.5, gradient_accumulation_steps=accumulate
