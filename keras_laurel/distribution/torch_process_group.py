@@ -136,7 +136,7 @@ def _average(tensors):
             tensor.copy_(mean / distributed.get_world_size())
 
 
-@torch.compiler.disable  # which cannot trace a collective
+@torch.compiler.disable()  # which cannot trace a collective
 def _sums(tensors):
     """Returns the sums of tensors over the processes, by one `all_reduce`."""
     if not tensors:
