@@ -113,8 +113,10 @@ def distribute(kind="none", mesh=None, layout_map=None, timeout=600):
             `"model"` with `mesh=(2, 4)`.
         mesh: For `"model"`, a pair `(data, model)`: into how many parts batches and weights are divided. The product
             is the number of devices.
-        layout_map: For `"model"`, a function that takes the `keras.distribution.DeviceMesh`, with axes `"batch"` and
-            `"model"`, and returns a `keras.distribution.LayoutMap`. `LaurelDecoderBackbone.get_layout_map` is one.
+        layout_map: For `"model"`, which has no default for it, a function that takes the
+            `keras.distribution.DeviceMesh`, with axes `"batch"` and `"model"`, and returns the model's
+            `keras.distribution.LayoutMap`: `keras_laurel.applications.LaurelDecoderBackbone.get_layout_map`,
+            `keras_laurel.applications.laurel_resnet50_layout_map`, or your own. Other kinds do not look at it.
         timeout: Under PyTorch, seconds that a process waits for the others before it raises. Defaults to 600.
 
     Returns:
@@ -186,4 +188,6 @@ def _parsed(kind, mesh):
         )
     if match[2] and mesh is not None:
         raise ValueError(f"Expected the mesh once, in `kind` or in `mesh`. Received: kind={kind!r}, mesh={mesh!r}")
+    if mesh is not None and match[1] != "model":
+        raise ValueError(f"Expected a mesh with kind='model' alone. Received: kind={kind!r}, mesh={mesh!r}")
     return match[1], (int(match[2]), int(match[3])) if match[2] else mesh

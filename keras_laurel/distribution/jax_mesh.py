@@ -1,12 +1,13 @@
 """The engine of JAX: `keras.distribution` over a mesh of devices."""
 
-import collections
 import math
 import os
 import re
+from typing import Any
 
 import jax
 import keras
+import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 
 from keras_laurel.distribution.distribution import Distribution
@@ -34,7 +35,7 @@ class JaxMesh(Distribution):
         ValueError: See `distribute`; or if devices were used before the processes could be connected.
     """
 
-    def __init__(self, kind, mesh=None, layout_map=None):
+    def __init__(self, kind, mesh: Any = None, layout_map: Any = None):
         if kind == "model":
             _check_arguments(mesh, layout_map)
         _connect_processes()
@@ -50,12 +51,13 @@ class JaxMesh(Distribution):
             self._layout_map = None
             self.keras_distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
         device_mesh = self.keras_distribution.device_mesh
+        owners = np.vectorize(lambda device: device.process_index)(device_mesh.backend_mesh.devices)
         super().__init__(
             kind,
             num_replicas=self.keras_distribution.num_model_replicas,
             num_processes=jax.process_count(),
             process=jax.process_index(),
-            data_shard=_data_shard(self.keras_distribution),
+            data_shard=_data_shard(owners.reshape(len(owners), -1).tolist(), jax.process_index()),
             num_devices=device_mesh.devices.size,
             mesh=dict(zip(device_mesh.axis_names, device_mesh.shape)),
         )
@@ -122,8 +124,8 @@ def _connect_processes():
         return
     given = [name for name in ENVIRONMENT if name in os.environ]
     failure = None
-    # JAX asks for the TPU by itself where there is one.
-    if given or "tpu" in (jax.config.jax_platforms or ""):
+    config: Any = jax.config  # in which JAX puts the TPU by itself where there is one
+    if given or "tpu" in (config.jax_platforms or ""):
         try:
             keras.distribution.initialize()
         except (RuntimeError, ValueError) as error:  # also that of a single TPU machine, which needs none of it
@@ -136,24 +138,25 @@ def _connect_processes():
         ) from failure
 
 
-def _data_shard(keras_distribution):
-    """Returns which part of a batch the devices of this process hold, and of how many.
+def _data_shard(rows, process):
+    """Returns which part of a batch the devices of a process hold, and of how many parts.
 
     Not `data_shard_id` of Keras, which takes the devices of a process for neighbours in the mesh: on a TPU pod a row
     of the mesh may run through several processes.
+
+    Args:
+        rows: The process of each device, a list for each replica.
+        process: Index of the process.
     """
-    replicas = keras_distribution.num_model_replicas
-    layout = keras_distribution.get_data_layout((replicas,)).backend_layout
-    rows = collections.defaultdict(set)
-    for device, (row,) in layout.devices_indices_map((replicas,)).items():
-        rows[device.process_index].add(row.indices(replicas)[0])
-    parts = sorted({tuple(sorted(part)) for part in rows.values()})
-    if any(len(part) * len(parts) != replicas for part in parts):
+    owners = sorted({owner for row in rows for owner in row})
+    parts = [tuple(i for i, row in enumerate(rows) if owner in row) for owner in owners]
+    distinct = sorted(set(parts))
+    if any(len(part) * len(distinct) != len(rows) for part in parts):
         raise ValueError(
-            f"Expected a mesh whose {replicas} replicas are spread evenly over the {len(rows)} processes. "
-            f"Received: replicas of each process={dict(rows)}"
+            f"Expected a mesh whose {len(rows)} replicas are spread evenly over the {len(owners)} processes. "
+            f"Received: replicas of each process={dict(zip(owners, parts))}"
         )
-    return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
+    return distinct.index(parts[owners.index(process)]), len(distinct)
 
 
 def _check_layout(layout_map, weights):
