@@ -30,7 +30,8 @@ def fold(model):
     Where the betas of a stream multiply up beyond the range of the floats, a `keras.layers.Rescaling` by a power of two
     brings it back.
 
-    Batch normalization is folded as it is in inference, and `drop_path` of the joins is dropped: train before.
+    Batch normalization is folded as it is in inference, LoRA is merged, and `drop_path` of the joins dropped: train
+    before.
 
     Args:
         model: A functional model, nested ones included, a built `Sequential`, or a `LaurelDecoderBackbone` or
@@ -191,6 +192,8 @@ class Folding:
                 copy = self._redraw(layer)
             elif id(layer) in self.epsilons:
                 copy = type(layer).from_config({**layer.get_config(), "epsilon": self.epsilons[id(layer)]})
+            elif getattr(layer, "lora_enabled", False):
+                copy = type(layer).from_config({**layer.get_config(), "lora_rank": None})
             else:
                 copy = copy_layer(layer)
             self._copies[id(layer)] = layer, copy
@@ -200,9 +203,19 @@ class Folding:
         """Gives `copy` the folded values, and the `trainable` flags, of `layer`."""
         if copy is layer:
             return
-        joins = [join for join in (layer, *sublayers(layer)) if type(join) in JOINS]
-        parts = [part for join in joins for part in (join.residual_weights, join.branch_dropout) if part is not None]
-        left_out = {id(variable) for part in parts for variable in part.variables}
+        left_out, merged = set(), {}
+        for part in (layer, *sublayers(layer)):
+            if type(part) in JOINS:
+                dropped = [
+                    sublayer for sublayer in (part.residual_weights, part.branch_dropout) if sublayer is not None
+                ]
+                left_out |= {id(variable) for sublayer in dropped for variable in sublayer.variables}
+            elif getattr(part, "lora_enabled", False):
+                for variable in part.variables:
+                    if variable.name.startswith("lora_"):
+                        left_out.add(id(variable))
+                    elif variable.name in ("kernel", "embeddings"):
+                        merged[id(variable)] = getattr(part, variable.name)
         variables = [variable for variable in layer.variables if id(variable) not in left_out]
         if [tuple(variable.shape) for variable in variables] != [tuple(place.shape) for place in copy.variables]:
             raise ValueError(
@@ -212,7 +225,7 @@ class Folding:
         if copy.trainable != layer.trainable:
             copy.trainable = layer.trainable
         for variable, place in zip(variables, copy.variables):
-            value = ops.convert_to_numpy(variable)
+            value = ops.convert_to_numpy(merged.get(id(variable), variable))
             if id(variable) in self._log_factors:
                 value = value.astype("float64") * np.exp(self._log_factors[id(variable)])
             place.assign(value)

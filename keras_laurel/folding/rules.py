@@ -138,8 +138,8 @@ def kernel(folding, layer, inputs, outputs):
 def scale_kernel(folding, layer, log_in, log_out):
     """Makes `layer` take an input divided by `exp(log_in)` and return its output divided by `exp(log_out)`.
 
-    The last two axes of a kernel are those of the input and of the output, as they are of the factors that LoRA adds
-    to it; those of a depthwise kernel are both of the output.
+    The last two axes of a kernel are those of the input and of the output; those of a depthwise kernel are both of the
+    output.
     """
     own = {variable.name: variable for variable in layer.variables}
     of_input = log_in[:, None] if np.ndim(log_in) else log_in
@@ -151,9 +151,8 @@ def scale_kernel(folding, layer, log_in, log_out):
         folding.multiply(own["kernel"], of_input - (np.reshape(log_out, shape) if np.ndim(log_out) else log_out))
     else:
         folding.multiply(own["kernel"], of_input - log_out)
-    for name, change in (("bias", -log_out), ("lora_kernel_a", of_input), ("lora_kernel_b", -log_out)):
-        if name in own:
-            folding.multiply(own[name], change)
+    if "bias" in own:
+        folding.multiply(own["bias"], -log_out)
 
 
 @rule(layers.Embedding)
@@ -164,13 +163,8 @@ def embedding(folding, layer, inputs, outputs):
     for indices in inputs:
         folding.pin(indices, f"{described(layer)}, which looks it up")
 
-    def absorb():
-        own = {variable.name: variable for variable in layer.variables}
-        for name in ("embeddings", "lora_embeddings_b"):
-            if name in own:
-                folding.multiply(own[name], -folding.scales[y])
-
-    folding.later(absorb)
+    table = next(variable for variable in layer.variables if variable.name == "embeddings")
+    folding.later(lambda: folding.multiply(table, -folding.scales[y]))
 
 
 @rule(layers.GroupNormalization, layers.LayerNormalization, layers.RMSNormalization)

@@ -97,8 +97,7 @@ def _residual(arguments):
 
 def fold_causal_lm(folding, model):
     """Returns the folded copy of a `LaurelCausalLM`, with the same preprocessor."""
-    config = {**model.get_config(), "backbone": folding.copy(model.backbone), "preprocessor": model.preprocessor}
-    return LaurelCausalLM.from_config(config)
+    return LaurelCausalLM(folding.copy(model.backbone), model.preprocessor, name=model.name)
 
 
 REMAKERS.update({LaurelDecoderBlock: fold_block, LaurelDecoderBackbone: fold_backbone, LaurelCausalLM: fold_causal_lm})

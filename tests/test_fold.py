@@ -1,0 +1,373 @@
+"""fold on functional models: the same outputs, no alpha and beta."""
+
+import keras
+import numpy as np
+import pytest
+from folding import assert_folds, outputs_of, randomize
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers, ops
+from keras.src.applications import convnext
+
+import keras_laurel
+from keras_laurel import History, Laurel, LaurelRW, fold, laurelize, residual
+from keras_laurel.applications import LaurelResNet50
+
+IMAGES = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
+SEQUENCES = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
+VECTORS = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+RESNET = {"weights": None, "input_shape": (32, 32, 3), "classes": 3, "num_blocks": (3, 1), "filters": (2, 4)}
+
+# Arguments of `residual`, each of which must fold.
+JOINS = {
+    "rw": {"kind": "rw"},
+    "rw_sigmoid": {"kind": "rw", "residual_weights": "sigmoid"},
+    "rw_single": {"kind": "rw", "residual_weights": "single"},
+    "rw_paper_scale": {"kind": "rw", "scale": 1.0},
+    "rw_drop_path": {"kind": "rw", "drop_path": 0.1},
+    "lr": {"kind": "lr"},
+    "rw+lr": {"kind": "rw+lr"},
+    "rw+lr_norm": {"kind": "rw+lr", "norm": "rms"},
+    "rw+pa": {"kind": "rw+pa"},
+    "rw+pa_norm": {"kind": "rw+pa", "norm": "rms"},
+    "rw+pa_first": {"kind": "rw+pa", "previous": "first"},
+    "rw+lr+pa": {"kind": "rw+lr+pa", "num_activations": 2},
+    "rw+lr+pa_norm": {"kind": "rw+lr+pa", "norm": "rms"},
+    "rw+lr+pa_first_norm": {"kind": "rw+lr+pa", "norm": "rms", "previous": "first"},
+}
+# And these too, where no norm is on the stream.
+JOINS_BY_CHANNEL = {
+    "rw": {"kind": "rw", "per_channel": True},
+    "rw+lr": {"kind": "rw+lr", "per_channel": True},
+    "rw+lr_norm": {"kind": "rw+lr", "per_channel": True, "norm": "rms"},
+    "rw+lr+pa": {"kind": "rw+lr+pa", "per_channel": True},
+}
+
+
+def stack(branch, num_joins=3, before=(), after=(), shape=(4,), pre_norm=layers.RMSNormalization, **join):
+    """A stack of joins around `branch()`, between layers that take any scale."""
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input(shape)
+    for layer in (*before, layers.Dense(4, name="stem")):
+        x = layer(x)
+    history, join = History(), {"kind": "rw", "rank": 2, **join}
+    for i in range(num_joins):
+        x = history.join(residual(**join, name=f"join_{i}"), x, branch(pre_norm()(x) if pre_norm else x))
+    for layer in (*after, layers.Dense(2, name="head")):
+        x = layer(x)
+    return randomize(keras.Model(inputs, x))
+
+
+def dense(x):
+    return layers.Dense(4)(layers.Dense(3, "gelu")(x))
+
+
+def test_a_kernel_without_a_norm_takes_alpha_over_beta():
+    model = stack(lambda x: layers.Dense(4, name="branch")(x), 1, pre_norm=None)
+    alpha, beta = (float(ops.convert_to_numpy(w)) for w in model.get_layer("join_0").residual_weights.alpha_beta())
+    folded = fold(model)
+    kernel, expected = (ops.convert_to_numpy(m.get_layer("branch").kernel) for m in (folded, model))
+    np.testing.assert_allclose(kernel, expected * alpha / beta, rtol=1e-6)
+    assert type(folded.get_layer("join_0")) is layers.Add
+
+
+@pytest.mark.parametrize("join", JOINS.values(), ids=JOINS)
+def test_pre_norm_stack(join):
+    folded = assert_folds(stack(dense, **join), VECTORS)
+    for layer in folded.layers:
+        if isinstance(layer, Laurel):
+            assert layer.residual_weights is None
+            assert (layer.rank is not None, layer.num_activations is not None) == (
+                "lr" in join["kind"],
+                "pa" in join["kind"],
+            )
+            assert layer.drop_path == 0
+
+
+def test_epsilon_counts():
+    model = stack(dense, pre_norm=lambda: layers.RMSNormalization(epsilon=0.5))
+    folded = assert_folds(model, VECTORS)
+    assert len({layer.epsilon for layer in folded.layers if isinstance(layer, layers.RMSNormalization)}) == 3
+
+
+def test_resnet_v1():
+    assert_folds(randomize(LaurelResNet50(**RESNET, residual="rw+lr+pa", rank=2)), IMAGES)
+
+
+@pytest.mark.parametrize("join", JOINS_BY_CHANNEL.values(), ids=JOINS_BY_CHANNEL)
+def test_vectors_pass_kernels_batch_norms_and_relu(join):
+    def branch(x):
+        x = layers.BatchNormalization()(layers.Conv1D(4, 3, padding="same")(layers.ReLU()(x)))
+        return layers.DepthwiseConv1D(3, padding="same", depth_multiplier=1)(x)
+
+    after = (layers.BatchNormalization(), layers.SeparableConv1D(4, 2), layers.GlobalAveragePooling1D())
+    assert_folds(stack(branch, shape=(5, 3), pre_norm=None, after=after, **join), SEQUENCES)
+
+
+def test_vectors_along_axis_1():
+    inputs = x = keras.Input((4, 2, 2))
+    x = layers.BatchNormalization(axis=1)(x)
+    for kind in ("rw", "rw+lr"):
+        fx = layers.BatchNormalization(axis=1)(x)
+        x = residual(kind, rank=2, per_channel=True, axis=1)([x, fx])
+    model = randomize(keras.Model(inputs, layers.BatchNormalization(axis=1)(x)))
+    assert_folds(model, np.random.default_rng(0).normal(size=(2, 4, 2, 2)).astype("float32"))
+
+
+def test_pre_activation_resnet():
+    def branch(x):
+        x = layers.Conv2D(4, 3, padding="same")(layers.ReLU()(layers.BatchNormalization()(x)))
+        return layers.Conv2D(4, 1)(layers.ReLU()(layers.BatchNormalization(scale=False)(x)))
+
+    before = (layers.Conv2D(4, 8, 8), layers.ZeroPadding2D())
+    after = (layers.BatchNormalization(), layers.MaxPooling2D(), layers.Flatten())
+    assert_folds(stack(branch, 2, before, after, (32, 32, 3), None), IMAGES)
+
+
+def test_inverted_residuals_with_relu6_and_grouped_kernels():
+    def branch(x):
+        x = layers.ReLU(6)(layers.BatchNormalization()(layers.Conv2D(6, 1, use_bias=False)(x)))
+        x = layers.ReLU(6)(layers.BatchNormalization()(layers.DepthwiseConv2D(3, padding="same")(x)))
+        return layers.Dropout(0.1)(layers.BatchNormalization()(layers.Conv2D(4, 1, groups=2)(x)))
+
+    before = (layers.Conv2D(4, 8, 8), layers.Activation("swish"))
+    assert_folds(stack(branch, 3, before, (layers.GlobalMaxPooling2D(),), (32, 32, 3), None), IMAGES)
+
+
+def test_convnext():
+    model = convnext.ConvNeXt(
+        (1, 1, 2, 1), (2, 4, 4, 4), drop_path_rate=0.1, weights=None, input_shape=(32, 32, 3), classes=2
+    )
+    assert_folds(randomize(laurelize(model, "rw+pa")), IMAGES)
+
+
+def test_vision_transformer_of_nested_models():
+    def attention(x):
+        return layers.MultiHeadAttention(2, 3)(x, x)
+
+    def mlp():
+        return keras.Sequential([layers.Dense(6, "gelu"), layers.Dense(4)])
+
+    inputs = keras.Input((5, 4))
+    block = laurelize(keras.Model(inputs, inputs + layers.LayerNormalization()(inputs)))
+    x = stack(attention, 2, shape=(5, 3), pre_norm=layers.LayerNormalization, after=[layers.LayerNormalization()])
+    outer = keras.Input((5, 3))
+    y = layers.Dense(4)(x(outer))
+    y = LaurelRW(name="outer")([y, mlp()(layers.LayerNormalization()(y))])
+    model = randomize(keras.Model(outer, layers.GlobalAveragePooling1D()(layers.LayerNormalization()(block(y)))))
+    assert_folds(model, SEQUENCES)
+
+
+def test_own_mixers():
+    inputs = x = keras.Input((5, 3))
+    x = layers.Dense(4)(x)
+    for mixer in (keras_laurel.mixers.SwiGLU(3), keras_laurel.mixers.MLP(3)):
+        x = LaurelRW()([x, mixer(layers.RMSNormalization()(x))])
+    assert_folds(randomize(keras.Model(inputs, layers.RMSNormalization()(x))), SEQUENCES)
+
+
+def test_embeddings_of_integers():
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 4)(layers.Reshape((5,))(inputs))
+    x = LaurelRW()([x, layers.Dense(4)(layers.GroupNormalization(2)(x))])
+    assert_folds(randomize(keras.Model(inputs, layers.Conv1DTranspose(2, 2)(x))), np.array([[1, 2, 3, 4, 6]]))
+
+
+def test_shared_layers_and_merges():
+    relu, shared = layers.ReLU(), layers.Dense(4, "tanh")
+    inputs = x = keras.Input((4,))
+    x = layers.Add()([layers.Dense(4)(x), layers.Dense(4)(x)])
+    for _ in range(2):
+        x = relu(LaurelRW()([x, layers.Dense(4)(shared(layers.LayerNormalization()(x)))]))
+    x = layers.Concatenate()([layers.LeakyReLU()(x), x])
+    assert_folds(randomize(keras.Model(inputs, layers.Dense(2)(x))), VECTORS)
+
+
+def test_a_sequential_becomes_a_functional_model():
+    model = keras.Sequential([keras.Input((4,)), stack(dense), layers.Dense(2)])
+    assert not isinstance(assert_folds(randomize(model), VECTORS), keras.Sequential)
+
+
+def test_lora_is_merged():
+    model = stack(dense)
+    for layer in model.layers:
+        if isinstance(layer, layers.Dense):
+            layer.enable_lora(1)
+    folded = assert_folds(randomize(model), VECTORS)
+    assert not [weight.path for weight in folded.weights if "lora" in weight.path]
+
+
+def test_mixed_precision_folds_in_float32():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = stack(dense)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for mine, theirs in zip(fold(mixed).weights, fold(stack(dense)).weights):
+        assert mine.dtype == "float32"
+        assert np.array_equal(ops.convert_to_numpy(mine), ops.convert_to_numpy(theirs))
+
+
+def test_a_model_without_residual_weights_keeps_its_weights():
+    model = stack(dense, kind="lr")
+    for mine, theirs in zip(fold(model).weights, model.weights):
+        assert np.array_equal(ops.convert_to_numpy(mine), ops.convert_to_numpy(theirs))
+
+
+def test_frozen_stays_frozen():
+    model = stack(dense)
+    model.get_layer("stem").trainable = False
+    assert [layer.name for layer in fold(model).layers if layer.weights and not layer.trainable] == ["stem"]
+
+
+@pytest.mark.parametrize("kind", ["rw", "rw+lr+pa"])
+def test_a_folded_model_is_saved_and_loaded(kind, tmp_path):
+    folded = fold(stack(dense, kind=kind))
+    folded.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(outputs_of(loaded, VECTORS), outputs_of(folded, VECTORS))
+    if kind == "rw":
+        assert {type(layer).__module__.split(".")[0] for layer in folded.layers} == {"keras"}
+
+
+def test_resnet50_with_residual_weights_loads_into_keras_resnet50(tmp_path):
+    arguments = {"weights": None, "input_shape": (32, 32, 3), "classes": 3}
+    model = randomize(LaurelResNet50(**arguments, residual="rw"))
+    folded = fold(model)
+    plain = keras.applications.ResNet50(**arguments)
+    assert [layer.name for layer in folded.layers[1:]] == [layer.name for layer in plain.layers[1:]]
+    assert [weight.path for weight in folded.weights] == [weight.path for weight in plain.weights]
+    folded.save_weights(tmp_path / "folded.weights.h5")
+    plain.load_weights(tmp_path / "folded.weights.h5")
+    np.testing.assert_allclose(outputs_of(plain, IMAGES), outputs_of(model, IMAGES), rtol=1e-5)
+
+
+def deep(num_joins):
+    """Kernels are rotations, so that a rounding grows no further on."""
+
+    def rotation(x):
+        return layers.Dense(4, kernel_initializer=keras.initializers.Orthogonal(seed=1), use_bias=False)(x)
+
+    inputs = x = keras.Input((4,))
+    x = layers.Dense(4)(x)
+    for i in range(num_joins):
+        x = LaurelRW("sigmoid", name=f"join_{i}")([x, rotation(layers.RMSNormalization()(x))])
+    return keras.Model(inputs, layers.Dense(2)(layers.RMSNormalization()(x)))
+
+
+DEEP = {}  # made once for all examples
+
+
+@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@given(logits=st.lists(st.floats(-60, 60), min_size=24, max_size=24))
+def test_any_bounded_weights(logits):
+    model = DEEP.setdefault(12, deep(12))
+    for i in range(12):
+        model.get_layer(f"join_{i}").residual_weights.logits.assign(logits[2 * i : 2 * i + 2])
+    assert_folds(model, VECTORS)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(10, -10), (-3, 0.5), (0, -1), (1, 1)])
+def test_a_hundred_joins(alpha, beta):
+    model = DEEP.setdefault(100, deep(100))
+    for i in range(100):
+        model.get_layer(f"join_{i}").residual_weights.logits.assign([alpha, beta])
+    folded = assert_folds(model, VECTORS)
+    scales = [layer.scale for layer in folded.layers if isinstance(layer, layers.Rescaling)]
+    assert all(np.log2(scale) % 1 == 0 for scale in scales)
+    assert np.all([np.isfinite(ops.convert_to_numpy(weight)).all() for weight in folded.weights])
+
+
+def test_a_rescaled_skip_with_previous_activations():
+    model = stack(dense, 4, kind="rw+lr+pa", residual_weights="sigmoid")
+    for i in range(4):
+        model.get_layer(f"join_{i}").residual_weights.logits.assign([0.0, -25.0])
+    folded = assert_folds(model, VECTORS)
+    assert any(isinstance(layer, layers.Rescaling) for layer in folded.layers)
+
+
+class Hidden(layers.Layer):
+    def __init__(self):
+        super().__init__(name="hidden")
+        self.join = LaurelRW(name="inner")
+
+    def build(self, shape):
+        self.join.build([shape, shape])
+
+    def call(self, x):
+        return self.join([x, x])
+
+
+def on_the_stream(layer, **kwargs):
+    inputs = keras.Input((4,))
+    x = layers.Dense(4, "tanh", name="stem")(inputs)
+    x = LaurelRW(name="join", **kwargs)([x, layers.Dense(4)(x)])
+    return randomize(keras.Model(inputs, layers.Dense(2)(layer(x))))
+
+
+def twice(layer):
+    inputs = x = keras.Input((4,))
+    x = layers.Dense(4)(x)
+    for _ in range(2):
+        x = layer([x, layers.Dense(4)(x)])
+    return keras.Model(inputs, x)
+
+
+def quantized():
+    model = on_the_stream(layers.ReLU())
+    model.layers[-1].quantize("int8")
+    return model
+
+
+def free(alpha, beta):
+    model = on_the_stream(layers.ReLU(), residual_weights="free")
+    model.get_layer("join").residual_weights.logits.assign([alpha, beta])
+    return model
+
+
+def wrapped():
+    inputs = keras.Input((4,))
+    join = keras_laurel.LaurelWrapper(layers.Dense(4, name="block"), LaurelRW(), name="wrapper")
+    return randomize(keras.Model(inputs, join(inputs)))
+
+
+def whole_stream():
+    inputs = keras.Input((4,), name="x")
+    y = LaurelRW(name="join")([inputs, layers.Dense(4)(inputs)])
+    return randomize(keras.Model(inputs, y, name="net"))
+
+
+def weighed_by_channel():
+    return stack(lambda x: layers.Dense(4)(x), pre_norm=None, kind="rw+pa", per_channel=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: on_the_stream(layers.Activation("gelu", name="act")), r"'act' of class Activation.*gelu\(s \* x\)"),
+        (lambda: on_the_stream(layers.ReLU(6, name="act")), "'act' of class ReLU, which is not positively homogeneous"),
+        (lambda: on_the_stream(layers.Lambda(lambda x: x, name="own")), "'own' of class Lambda, which may treat"),
+        (
+            lambda: keras.Sequential([keras.Input((4,)), Hidden()]),
+            "Received: join 'hidden/inner', which is called more than once, or by",
+        ),
+        (lambda: twice(LaurelRW(name="join")), "Received: join 'join', which is called more than once, or by"),
+        (whole_stream, "input of model 'net'.*'join' of class Laurel.*alpha = .* and beta = .*output of model 'net'"),
+        (
+            lambda: on_the_stream(layers.LayerNormalization(name="norm"), per_channel=True),
+            "no scale of its own for each channel .* layer 'norm' of class LayerNormalization",
+        ),
+        (weighed_by_channel, "alike in all channels.* Received: layer 'join_1' of class Laurel"),
+        (wrapped, "each weigh one branch.*Received: layer 'wrapper' of class LaurelWrapper, around 'block'"),
+        (
+            lambda: free(1.0, -0.5),
+            r"positive residual weights.*'join' of class LaurelRW, with alpha = 1 and beta = -0.5",
+        ),
+        (lambda: free(0.0, 0.5), "with alpha = 0 and beta = 0.5"),
+        (quantized, "not quantized: fold first, then quantize. Received: layer 'dense.*, quantized to int8"),
+        (lambda: Hidden(), "Expected a functional model.*Received: 'hidden' of class Hidden"),
+    ],
+)
+def test_error_names_the_layer_and_why(make, message):
+    with pytest.raises(ValueError, match=message):
+        fold(make())
