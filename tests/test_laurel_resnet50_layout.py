@@ -12,9 +12,8 @@ MESH = keras.distribution.DeviceMesh((2, 4), ("batch", "model"), np.array([f"cpu
 @pytest.mark.parametrize("prefix", ["", "model/resnet/"])
 @pytest.mark.parametrize("residual", ["add", "rw+lr+pa"])
 def test_every_kernel_has_one_layout(residual, prefix):
-    model = LaurelResNet50(
-        weights=None, input_shape=(32, 32, 3), classes=3, num_blocks=(2, 1), filters=(2, 4), residual=residual
-    )
+    shape = {"input_shape": (32, 32, 3), "classes": 3, "num_blocks": (2, 1), "filters": (2, 4)}
+    model = LaurelResNet50(weights=None, residual=residual, rank=None if residual == "add" else 2, **shape)
     layout = laurel_resnet50_layout_map(MESH)
     for weight in model.weights:
         keys = [key for key in layout if re.fullmatch(key, prefix + weight.path)]
