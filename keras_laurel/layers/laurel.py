@@ -1,5 +1,7 @@
 """The learned augmented residual join: the one equation of the package."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -138,7 +140,8 @@ class Laurel(keras.layers.Layer):
                 f"of a map that is zero by 1 / sqrt({norm_epsilon}). Its gain starts at zero instead. "
                 f"Received: down_initializer={down_initializer!r}, up_initializer={up_initializer!r}"
             )
-        self.residual_weights = self.augmentation = self.gain = self.branch_dropout = None
+        self.residual_weights = self.gain = self.branch_dropout = None
+        self.augmentation: Any = None
         if residual_weights is not None:
             self.residual_weights = ResidualWeights(
                 residual_weights, scale, per_channel, name="residual_weights", dtype=self.dtype_policy
@@ -197,27 +200,89 @@ class Laurel(keras.layers.Layer):
         if self.residual_weights is None and self.augmentation is None and self.branch_dropout is None:
             return ops.add(x, fx)
         dtype = _wide(self.compute_dtype)
-        skip, fx = ops.cast(x, dtype), ops.cast(fx, dtype)
         if self.branch_dropout is not None:
-            fx = self.branch_dropout(fx, training=training)
-        if self.augmentation is not None:
-            skip = skip + self.augment(x, previous)
+            fx = self.branch_dropout(ops.cast(fx, dtype), training=training)
+        alpha = beta = None
         if self.residual_weights is not None:
             alpha, beta = self.alpha_beta(len(x.shape))
-            fx, skip = alpha * fx, beta * skip
-        return ops.cast(fx + skip, self.compute_dtype)
+        states = [x, *previous]
+        if training and self._has_own_gradient:
+            from keras_laurel.layers import jax_gradient
+
+            factors = self._factors(states, jax_gradient.matmul)
+            return jax_gradient.join(self._skip, alpha, (beta, *factors), fx, states)
+        skip = self._skip((beta, *self._factors(states)), states)
+        fx = ops.cast(fx, dtype)
+        return ops.cast((fx if alpha is None else alpha * fx) + skip, self.compute_dtype)
+
+    @property
+    def _has_own_gradient(self):
+        """Whether `jax_gradient` can differentiate the join: alpha is above zero, and no factor is quantized."""
+        if keras.backend.backend() != "jax":
+            return False
+        if self.residual_weights is not None and self.residual_weights.form == "free":
+            return False
+        low_rank = self._low_rank
+        return low_rank is None or all(layer.quantization_mode is None for layer in (*low_rank.downs, low_rank.up))
+
+    @property
+    def _low_rank(self):
+        if isinstance(self.augmentation, PreviousActivations):
+            return self.augmentation.low_rank
+        return self.augmentation
+
+    def _skip(self, factors, states, beta_within=False):
+        """Returns `beta * (x + norm(sum_j gamma[j] * h_j(x_j)))` in float32 or wider; `factors` begins with beta.
+
+        With `beta_within`, beta is multiplied where the tensors are smallest. The value then rounds more in half
+        precision, but its gradient needs less.
+        """
+        beta, *factors = factors
+        x = ops.cast(states[0], _wide(self.compute_dtype))
+        beta_within = beta_within and beta is not None and not self.per_channel
+        skip = beta * x if beta_within else x
+        if self.augmentation is not None:
+            skip = skip + self._augment(beta if beta_within else None, factors, states)
+        return skip if beta is None or beta_within else beta * skip
 
     def augment(self, x, previous):
         """Returns `norm(sum_j gamma[j] * h_j(x_j))` in float32 or wider; zero without a map or previous activations."""
-        if self.augmentation is None:
-            return 0.0
-        states = [x, *previous] if self.previous == "last" else list(previous) or [x]
-        if self.axis != -1:
-            states = [ops.moveaxis(state, self.axis, -1) for state in states]
-        total = ops.cast(self.augmentation(states), _wide(self.compute_dtype))
+        states = [x, *previous]
+        return 0.0 if self.augmentation is None else self._augment(None, self._factors(states), states)
+
+    def _factors(self, states, matmul=None):
+        """Returns what the sum is made of besides the states: gamma, the gain, projections, `up`; `None` if not there.
+
+        With a `matmul`, the projections are made by it, and `up` is a tensor to multiply with.
+        """
+        gamma = gain = projections = up = None
+        if self.num_activations is not None:
+            gamma = ops.convert_to_tensor(self.augmentation.gamma)
         if self.norm:
-            total = ops.rms_normalization(total, scale=self.gain, epsilon=self.norm_epsilon)
+            gain = ops.convert_to_tensor(self.gain)
+        if self._low_rank is not None:
+            projections = self._low_rank.project(self._weighed(states), matmul)
+            if matmul is not None:
+                up = ops.convert_to_tensor(self._low_rank.up.kernel)
+        return gamma, gain, projections, up
+
+    def _augment(self, beta, factors, states):
+        """Returns `norm(sum_j gamma[j] * h_j(x_j))`, times the scalar `beta` unless that is `None`."""
+        gamma, gain, projections, up = factors
+        if beta is not None and self.norm:
+            gain = beta * gain
+        elif beta is not None:
+            gamma = [beta] if gamma is None else beta * gamma
+        terms = self._weighed(states) if projections is None else projections
+        total = ops.cast(self.augmentation.combine(gamma, terms, up), _wide(self.compute_dtype))
+        if self.norm:
+            total = ops.rms_normalization(total, scale=gain, epsilon=self.norm_epsilon)
         return total if self.axis == -1 else ops.moveaxis(total, -1, self.axis)
+
+    def _weighed(self, states):
+        """Returns the states that are weighed, channels last."""
+        states = states[-1:] if self.previous == "first" else states
+        return states if self.axis == -1 else [ops.moveaxis(state, self.axis, -1) for state in states]
 
     def alpha_beta(self, ndim):
         """Returns alpha and beta as they multiply inputs of `ndim` dimensions; ones without residual weights."""

@@ -80,15 +80,34 @@ class LowRank(keras.layers.Layer):
         )
 
     def call(self, x):
-        return self.expand(self.project(x if isinstance(x, (list, tuple)) else [x]))
+        return self.combine(None, self.project(x if isinstance(x, (list, tuple)) else [x]))
 
-    def project(self, inputs):
-        """Returns the list of `inputs[j] @ down_j`, each of shape `(batch, ..., rank)`."""
-        return [down(x) for down, x in zip(self.downs, inputs)]
+    def project(self, inputs, matmul=None):
+        """Returns the list of `inputs[j] @ down_j`, each of shape `(batch, ..., rank)`.
 
-    def expand(self, projections):
-        """Returns the sum of `projections[j] @ up_j`, by one matmul with the joined `up`."""
-        return self.up(projections[0] if len(projections) == 1 else ops.concatenate(projections, axis=-1))
+        Args:
+            inputs: List of float tensors of shape `(batch, ..., dim)`.
+            matmul: Function to multiply with in place of the layers' own calls. Not for a quantized map.
+        """
+        if matmul is None:
+            return [down(x) for down, x in zip(self.downs, inputs)]
+        return [matmul(x, ops.convert_to_tensor(down.kernel)) for down, x in zip(self.downs, inputs)]
+
+    def combine(self, gamma, projections, up=None):
+        """Returns the sum of `gamma[j] * projections[j] @ up_j`, by one matmul with the joined `up`.
+
+        Args:
+            gamma: Sequence of scalars of at least float32, or `None` for ones.
+            projections: What `project` returned.
+            up: The kernel of `up`, to multiply with in place of the layer's own call.
+        """
+        if gamma is not None:
+            projections = [
+                ops.cast(gamma[j] * ops.cast(projection, gamma[j].dtype), self.compute_dtype)
+                for j, projection in enumerate(projections)
+            ]
+        joined = projections[0] if len(projections) == 1 else ops.concatenate(projections, axis=-1)
+        return self.up(joined) if up is None else ops.matmul(joined, up)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[0] if isinstance(input_shape[0], (list, tuple)) else input_shape)

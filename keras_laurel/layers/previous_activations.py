@@ -79,11 +79,19 @@ class PreviousActivations(keras.layers.Layer):
 
     def call(self, states):
         gamma = ops.convert_to_tensor(self.gamma)
-        if self.low_rank is None:
-            return sum(gamma[j] * ops.cast(state, gamma.dtype) for j, state in enumerate(states))
-        projections = self.low_rank.project(states)
-        weighted = [gamma[j] * ops.cast(projection, gamma.dtype) for j, projection in enumerate(projections)]
-        return self.low_rank.expand([ops.cast(projection, self.compute_dtype) for projection in weighted])
+        return self.combine(gamma, states if self.low_rank is None else self.low_rank.project(states))
+
+    def combine(self, gamma, terms, up=None):
+        """Returns the weighted sum of `terms`: of states, or of what `low_rank.project` made of them.
+
+        Args:
+            gamma: Tensor of shape `(len(terms),)`, at least float32.
+            terms: List of tensors.
+            up: See `LowRank.combine`.
+        """
+        if self.low_rank is not None:
+            return self.low_rank.combine(gamma, terms, up)
+        return sum(gamma[j] * ops.cast(state, gamma.dtype) for j, state in enumerate(terms))
 
     def compute_output_spec(self, states):
         dtype = self.compute_dtype if self.low_rank else keras.backend.result_type(self.variable_dtype, "float32")

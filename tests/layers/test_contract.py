@@ -57,21 +57,31 @@ def test_equals_the_formula_at_random_weights(config, ndim):
 class JoinOfWeights(keras.layers.Layer):
     """Joins weights of its own, so that a step of SGD moves the join's inputs too. Never drops a path."""
 
-    def __init__(self, join, arrays):
+    def __init__(self, join, arrays, as_in_training):
         super().__init__()
         self.join = join
+        self.as_in_training = as_in_training
         self.held = [self.add_weight(shape=array.shape, name=f"input_{j}") for j, array in enumerate(arrays)]
         for weight, array in zip(self.held, arrays):
             weight.assign(array)
 
     def call(self, _):
-        return self.join([ops.convert_to_tensor(weight) for weight in self.held], training=False)
+        return self.join([ops.convert_to_tensor(weight) for weight in self.held], training=self.as_in_training)
 
 
-@each_variant
-def test_gradients_of_weights_and_inputs_equal_finite_differences(config):
+# The reference draws nothing, so it has no `drop_path` in training.
+@pytest.mark.parametrize(
+    ("config", "training"),
+    [
+        pytest.param(config, training, id=f"{name}-{training}")
+        for name, config in VARIANTS.items()
+        for training in (False, True)
+        if not (training and config.get("drop_path"))
+    ],
+)
+def test_gradients_of_weights_and_inputs_equal_finite_differences(config, training):
     arrays, join = random_inputs(config), random_join(config)
-    layer = JoinOfWeights(join, arrays)
+    layer = JoinOfWeights(join, arrays, training)
     # Eagerly: TensorFlow's graphs without XLA let a step overwrite weights that its own gradients still read.
     cotangent = np.random.default_rng(2).normal(size=shape_of(config))
     model = keras.Sequential([keras.Input(batch_shape=(2, 1)), layer])
