@@ -13,7 +13,7 @@ KNOWN_VARIANTS = (*VARIANTS, *(word for word in WORDS if word not in VARIANTS))
 RANK, NUM_ACTIVATIONS, CLASSES = 16, 3, 1000
 
 
-def build(variant, image_size, jit_compile="auto", config=None):
+def build(variant, image_size, jit_compile="auto", config=None, classes=CLASSES):
     """Returns the compiled model of a variant.
 
     Args:
@@ -22,6 +22,7 @@ def build(variant, image_size, jit_compile="auto", config=None):
         image_size: Side of the images.
         jit_compile: See `keras.Model.compile`.
         config: A `Config` of the recipe, whose depths and widths to take for those of ResNet-50.
+        classes: Number of classes.
     """
     num_blocks = (3, 4, 6, 3)
     shape: dict[str, Any] = {}
@@ -32,7 +33,7 @@ def build(variant, image_size, jit_compile="auto", config=None):
     arguments: dict[str, Any] = {
         "weights": None,
         "input_shape": (image_size, image_size, 3),
-        "classes": CLASSES,
+        "classes": classes,
         "classifier_activation": None,
     }
     if variant == "keras":
@@ -55,8 +56,8 @@ def build(variant, image_size, jit_compile="auto", config=None):
     return model
 
 
-def batch(batch_size, image_size):
+def batch(batch_size, image_size, classes=CLASSES):
     """Returns random images and labels."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch_size, image_size, image_size, 3)).astype("float32")
-    return images, rng.integers(CLASSES, size=batch_size).astype("int32")
+    return images, rng.integers(classes, size=batch_size).astype("int32")

@@ -112,8 +112,8 @@ def cifar10_small(rounds: Rounds = 40, mode: Mode = "both", backend: Backend = N
             settings,
             out,
             known=configs.VARIANTS,
-            build=lambda variant: subject.build(variant, config.image_size, config=config),
-            batch=lambda: subject.batch(config.batch_size, config.image_size),
+            build=lambda variant: subject.build(variant, config.image_size, config=config, classes=10),
+            batch=lambda: subject.batch(config.batch_size, config.image_size, classes=10),
             options=("rounds", "mode", "backend"),
         )
     except UserError as error:
