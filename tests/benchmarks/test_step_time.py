@@ -16,19 +16,25 @@ def invoke(*arguments):
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """Puts one dense layer a variant in place of ResNet-50; returns what was built."""
-    built = []
+    built, num_classes = [], []
 
-    def build(variant, image_size, jit_compile="auto", config=None):
+    def build(variant, image_size, jit_compile="auto", config=None, classes=1000):
         inputs = keras.Input((image_size,))
         model = keras.Model(inputs, keras.layers.Dense(1 + len(built))(inputs))
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=jit_compile)
         built.append((variant, model))
+        num_classes.append(classes)
         return model
 
+    def batch(batch_size, image_size, classes=1000):
+        num_classes.append(classes)
+        return np.ones((batch_size, image_size)), np.zeros(batch_size)
+
     monkeypatch.setattr(resnet50, "build", build)
-    monkeypatch.setattr(resnet50, "batch", lambda batch_size, size: (np.ones((batch_size, size)), np.zeros(batch_size)))
+    monkeypatch.setattr(resnet50, "batch", batch)
     monkeypatch.chdir(tmp_path)
     yield built
+    assert len(set(num_classes)) <= 1  # models and labels agree
     keras.config.set_dtype_policy("float32")
 
 
