@@ -178,7 +178,7 @@ def test_shared_layers_and_merges():
     inputs = x = keras.Input((4,))
     x = layers.Add()([layers.Dense(4)(x), layers.Dense(4)(x)])
     for _ in range(2):
-        x = relu(LaurelRW()([x, layers.Dense(4)(shared(layers.LayerNormalization()(x)))]))
+        x = ops.relu(relu(LaurelRW()([x, layers.Dense(4)(shared(layers.LayerNormalization()(x)))])))
     x = layers.Concatenate()([layers.LeakyReLU()(x), x])
     assert_folds(randomize(keras.Model(inputs, layers.Dense(2)(x))), VECTORS)
 

@@ -10,7 +10,9 @@ import keras
 import numpy as np
 from keras import layers
 from keras.src.applications import convnext  # its two layers are not exported
-from keras.src.ops.numpy import Add as PlusOperation  # what `+` makes in a graph; not exported
+from keras.src.ops.nn import Relu as ReluOperation  # what functions and `+` make in a graph; not exported
+from keras.src.ops.numpy import Add as PlusOperation
+from keras.src.ops.numpy import Copy as CopyOperation
 
 from keras_laurel.mixers import MLP, CausalAttention, SwiGLU
 
@@ -45,6 +47,8 @@ def takes_no_scale(folding, layer, inputs, outputs, why="may treat a scaled inpu
     layers.SpatialDropout1D,
     layers.SpatialDropout2D,
     layers.SpatialDropout3D,
+    CopyOperation,
+    ReluOperation,
 )
 def passes(folding, layer, inputs, outputs):
     """The output is scaled as each input is."""
