@@ -84,6 +84,10 @@ class Distribution:
                 f"Received: batch_size={batch_size}"
             )
 
+    def local(self):
+        """Returns the context manager in which one process may do what the others do not, such as saving a model."""
+        return contextlib.nullcontext()
+
     def barrier(self):
         """Waits until all processes are here."""
 

@@ -1,5 +1,6 @@
 """The engine of JAX: `keras.distribution` over a mesh of devices."""
 
+import contextlib
 import math
 import os
 import re
@@ -77,6 +78,15 @@ class JaxMesh(Distribution):
                 )
         if self._layout_map is not None:
             _check_layout(self._layout_map, model.weights)
+
+    @contextlib.contextmanager
+    def local(self):
+        # Saving makes an optimizer, to know which attributes it has: on the mesh, it would wait for all processes.
+        keras.distribution.set_distribution(None)
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(self.keras_distribution)
 
     def barrier(self):
         if self.num_processes > 1:

@@ -1,14 +1,12 @@
 """Trains tiny models under JAX on virtual CPU devices, one kind of distribution after the other, and prints JSON.
 
-    python mesh_training.py decoder '["add", "rw"]' '["none", "data", "model:2x4"]'
+    python mesh_training.py decoder '["add", "rw"]' '["none", "data", "model:2x4"]' model.weights.h5
 
 As a part of several processes, which the KERAS_DISTRIBUTION_* variables connect, it takes one kind alone.
 """
 
 import json
-import os
 import sys
-import tempfile
 
 import numpy as np
 
@@ -67,13 +65,21 @@ def part(array, index, count):
     return np.concatenate([np.split(batch, count)[index] for batch in np.split(array, 2)])
 
 
-def main(name, variants, kinds):
+def answers(model, x, y, distribution):
+    """Returns the model's outputs, or of several processes, none of which has them all, the loss."""
+    if distribution.num_processes == 1:
+        return model.predict(x, batch_size=BATCH, verbose=0).tolist()
+    index, count = distribution.data_shard
+    return model.evaluate(part(x, index, count), part(y, index, count), batch_size=BATCH // count, verbose=0)
+
+
+def main(name, variants, kinds, path):
     import keras
 
     from keras_laurel.distribution import distribute
 
     build, layout_map, x, y = setting(name)
-    trained, outputs, path = {}, {}, os.path.join(tempfile.mkdtemp(), "model.weights.h5")
+    trained = {}
     for kind in kinds:
         keras.distribution.set_distribution(None)
         distribution = distribute(kind, layout_map=layout_map)
@@ -89,19 +95,23 @@ def main(name, variants, kinds):
                 },
                 "devices": len(model.weights[0].value.sharding.device_set),
             }
-    keras.distribution.set_distribution(None)
-    if distribution.num_processes == 1:
+    outputs = {}
+    if distribution.num_processes == 1 or distribution.kind == "data":
         # The weights trained last are read under each kind.
-        model.save_weights(path)
+        outputs["written"] = answers(model, x, y, distribution)
+        if distribution.is_chief:
+            with distribution.local():
+                model.save_weights(path)
+        distribution.barrier()
         for kind in kinds:
-            distribution = distribute(kind, layout_map=layout_map)
-            model = make(build, variants[-1], distribution)
-            with distribution.scope():
-                model.load_weights(path)
-            outputs[kind] = model.predict(x, batch_size=BATCH, verbose=0).tolist()
             keras.distribution.set_distribution(None)
+            reading = distribute(kind, layout_map=layout_map)
+            model = make(build, variants[-1], reading)
+            with reading.scope():
+                model.load_weights(path)
+            outputs[kind] = answers(model, x, y, reading)
     print(json.dumps({"described": distribution.describe(), "shard": [index, count], **trained, "outputs": outputs}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3]))
+    main(sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4])
