@@ -39,6 +39,8 @@ def laurel(folding, join, inputs, outputs):
     bits = round(folding.scales.excess(x, log_beta, most) / math.log(2))
     if bits:
         folding.skip_bits[id(join)] = bits
+    if np.ptp(folding.scales[x] + log_beta) > most:
+        raise out_of_range(join)
     folding.tie(x, y, log_beta - bits * math.log(2), why)
     folding.tie(y, fx, -log_alpha, why)
     folding.mark(y)
@@ -48,6 +50,14 @@ def laurel(folding, join, inputs, outputs):
         folding.need(node, join.axis, join)
     if join.augmentation is not None:
         folding.later(lambda: _scale_sum(folding, join, x, y, log_beta, previous))
+
+
+def out_of_range(join):
+    """Returns the error that says that `join` cannot be folded into a stream of floats."""
+    return ValueError(
+        "Expected alphas and betas under which a plain stream stays in the range of the floats. Serve the model as it "
+        f"is. Received: {described(join)}, up to which the betas multiply to too small or large a number"
+    )
 
 
 def _scale_sum(folding, join, x, y, log_beta, previous):

@@ -95,7 +95,7 @@ class Folding:
     def __init__(self, model):
         self.scales = Scales()
         self.folded, self.skip_bits, self.epsilons = set(), {}, {}
-        self._log_factors, self._later, self._copies = {}, [], {}
+        self._log_factors, self._later, self._copies, self._left_out = {}, [], {}, set()
         self._num_calls, self._traced, self.names = {}, set(), set()
         self._count_calls(model)
         self._trace(model)
@@ -199,24 +199,26 @@ class Folding:
             self._copies[id(layer)] = layer, copy
         return self._copies[id(layer)][1]
 
+    def plain_join(self, join):
+        """Returns a new join like `join` without alpha and beta, which are then left out of the copied values."""
+        for part in (join.residual_weights, join.branch_dropout):
+            if part is not None:
+                self._left_out.update(map(id, part.variables))
+        return plain_join(join, self.names)
+
     def copy_values(self, layer, copy):
         """Gives `copy` the folded values, and the `trainable` flags, of `layer`."""
         if copy is layer:
             return
-        left_out, merged = set(), {}
+        merged = {}
         for part in (layer, *sublayers(layer)):
-            if type(part) in JOINS:
-                dropped = [
-                    sublayer for sublayer in (part.residual_weights, part.branch_dropout) if sublayer is not None
-                ]
-                left_out |= {id(variable) for sublayer in dropped for variable in sublayer.variables}
-            elif getattr(part, "lora_enabled", False):
+            if getattr(part, "lora_enabled", False):
                 for variable in part.variables:
                     if variable.name.startswith("lora_"):
-                        left_out.add(id(variable))
+                        self._left_out.add(id(variable))
                     elif variable.name in ("kernel", "embeddings"):
                         merged[id(variable)] = getattr(part, variable.name)
-        variables = [variable for variable in layer.variables if id(variable) not in left_out]
+        variables = [variable for variable in layer.variables if id(variable) not in self._left_out]
         if [tuple(variable.shape) for variable in variables] != [tuple(place.shape) for place in copy.variables]:
             raise ValueError(
                 "Expected the config of a layer to make its weights anew. "
@@ -261,4 +263,4 @@ def _floats(tensors):
     return [tensor for tensor in tensors if keras.backend.is_float_dtype(tensor.dtype)]
 
 
-REMAKERS.update(dict.fromkeys(JOINS, lambda folding, join: plain_join(join, folding.names)))
+REMAKERS.update(dict.fromkeys(JOINS, Folding.plain_join))

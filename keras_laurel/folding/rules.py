@@ -61,8 +61,8 @@ def merges(folding, layer, inputs, outputs):
     """As `passes`, for inputs that broadcast too."""
     if isinstance(layer, PlusOperation) and len(inputs) != 2:
         return takes_no_scale(folding, layer, inputs, outputs, "adds a constant")
-    if len({len(node.shape) for node in inputs if hasattr(node, "shape")}) > 1:
-        mixes_channels(folding, layer, inputs, outputs)
+    if len({tuple(node.shape) for node in inputs if hasattr(node, "shape")}) > 1:
+        return mixes_channels(folding, layer, inputs, outputs)
     return passes(folding, layer, inputs, outputs)
 
 

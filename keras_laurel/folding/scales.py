@@ -71,15 +71,15 @@ class Scales:
         self._component(node).streams.add(id(node))
 
     def excess(self, node, difference, most):
-        """Returns by how much the log scale of a stream would leave its range, if the next state were `node`'s scale.
+        """Returns by how much the log scale of the next state of a stream should be less than it would be.
 
         Args:
             node: The newest state.
-            difference: What the next log scale is more than that of `node`.
-            most: The range: how far the log scales of a stream may lie apart.
+            difference: By how much the log scale of the next state is more than that of `node`.
+            most: How far the log scales of a stream may lie apart.
 
         Returns:
-            Float: zero within the range, else the distance to where the next state had best be.
+            Float: zero within the range, else what leads back to the middle of the states so far.
         """
         component = self._component(node)
         following = component.members[id(node)][1] + difference

@@ -23,6 +23,8 @@ DECODERS = {
     "layer_norm": ({"residual": "rw", "norm": "layer", "positions": "learned", "feedforward": "gelu"}, "add"),
     "callable": ({"residual": keras_laurel.LaurelRW, "rank": None}, "add"),
     "one_join_without_rw": ({"residual": "lr+pa", "joins": "block"}, "lr+pa"),
+    "add_layers": ({"residual": keras.layers.Add, "rank": None}, "add"),
+    "remat": ({"residual": "rw+lr", "remat": True}, "lr"),
     "plain": ({"residual": "add"}, "add"),
 }
 

@@ -5,7 +5,7 @@ import keras
 from keras_laurel.applications.laurel_decoder.backbone import LaurelDecoderBackbone
 from keras_laurel.applications.laurel_decoder.block import LaurelDecoderBlock
 from keras_laurel.applications.laurel_decoder.causal_lm import LaurelCausalLM
-from keras_laurel.folding.joins import JOINS, plain_arguments, plain_join
+from keras_laurel.folding.joins import JOINS, out_of_range, plain_arguments
 from keras_laurel.folding.model import REMAKERS
 from keras_laurel.folding.rules import described, rule
 from keras_laurel.retrofit.models import copy_layer
@@ -40,16 +40,13 @@ def _join(folding, layer, join, states, fx):
     y = object()
     folding.apply(join, [x, fx, *before[: getattr(join, "max_previous", 0)]], [y])
     if id(join) in folding.skip_bits:
-        raise ValueError(
-            "Expected alphas and betas under which a plain stream stays in the range of the floats. Serve the model as "
-            f"it is. Received: {described(join)}, before which the betas multiply up to too small or large a number"
-        )
+        raise out_of_range(join)
     return [y, *(before if layer.previous == "first" else states[: len(before)])]
 
 
 def fold_block(folding, layer):
     """Returns a new `LaurelDecoderBlock` like `layer`, with plain joins and the norms' new epsilons."""
-    joins = [plain_join(join) if type(join) in JOINS else copy_layer(join) for join in layer.joins]
+    joins = [folding.plain_join(join) if type(join) in JOINS else copy_layer(join) for join in layer.joins]
     config = {
         **layer.get_config(),
         "joins": [keras.saving.serialize_keras_object(join) for join in joins],
@@ -61,7 +58,13 @@ def fold_block(folding, layer):
 def fold_backbone(folding, model):
     """Returns the folded copy of a `LaurelDecoderBackbone`."""
     joins = [join for layer in model.transformer_layers for join in layer.joins]
-    kinds = [plain_arguments(join) for join in joins if type(join) in JOINS]
+    kinds = []
+    for join in joins:
+        if type(join) in JOINS:
+            kinds.append(plain_arguments(join))
+            folding.plain_join(join)
+        elif type(join) is keras.layers.Add:
+            kinds.append({})
     if any(kind != kinds[0] for kind in kinds) or (kinds and len(kinds) < len(joins)):
         raise ValueError(
             "Expected joins of one kind: a decoder has one `residual`. "
