@@ -104,6 +104,14 @@ def test_vectors_pass_kernels_batch_norms_and_relu(join):
     assert_folds(stack(branch, shape=(5, 3), pre_norm=None, after=after, **join), SEQUENCES)
 
 
+def test_branches_that_end_in_two_kernels_or_an_einsum():
+    def branch(x):
+        return layers.EinsumDense("abc,cd->abd", (None, 4), bias_axes="d")(layers.SeparableConv1D(3, 1)(x))
+
+    assert_folds(stack(branch, 2, shape=(5, 3), pre_norm=None), SEQUENCES)
+    assert_folds(stack(lambda x: layers.SeparableConv1D(4, 1)(x), 2, shape=(5, 3)), SEQUENCES)
+
+
 def test_vectors_along_axis_1():
     inputs = x = keras.Input((4, 2, 2))
     x = layers.BatchNormalization(axis=1)(x)
@@ -120,7 +128,7 @@ def test_pre_activation_resnet():
         return layers.Conv2D(4, 1)(layers.ReLU()(layers.BatchNormalization(scale=False)(x)))
 
     before = (layers.Conv2D(4, 8, 8), layers.ZeroPadding2D())
-    after = (layers.BatchNormalization(), layers.MaxPooling2D(), layers.Flatten())
+    after = (layers.BatchNormalization(scale=False), layers.MaxPooling2D(), layers.Flatten())
     assert_folds(stack(branch, 2, before, after, (32, 32, 3), None), IMAGES)
 
 
@@ -424,6 +432,7 @@ def weighed_by_channel():
     [
         (lambda: on_the_stream(layers.Activation("gelu", name="act")), r"'act' of class Activation.*gelu\(s \* x\)"),
         (lambda: on_the_stream(layers.ReLU(6, name="act")), "'act' of class ReLU, which is not positively homogeneous"),
+        (lambda: on_the_stream(lambda x: x + 1.0), "of class Add, which adds a constant"),
         (lambda: on_the_stream(layers.Lambda(lambda x: x, name="own")), "'own' of class Lambda, which may treat"),
         (
             lambda: keras.Sequential([keras.Input((4,)), Hidden()]),

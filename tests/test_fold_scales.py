@@ -56,6 +56,15 @@ def test_a_free_stream_has_the_middle_of_its_range_at_one():
     assert scales.excess(c, -3.0, most=4.0) == -3.5
 
 
+def test_a_pinned_stream_has_one_in_its_range():
+    scales, (a, b) = Scales(), [object() for _ in range(2)]
+    scales.pin(a, "pinned")
+    scales.tie(a, b, 10.0)
+    scales.mark(b)
+    assert scales[b] == 10
+    assert scales.excess(b, 1.0, most=5.0) == 11 - 5  # back to the middle of 0 and 10
+
+
 def test_vectors():
     scales, (a, b) = Scales(), [object() for _ in range(2)]
     scales.pin(a, "pinned")

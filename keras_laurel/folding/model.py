@@ -224,8 +224,6 @@ class Folding:
                 "Expected the config of a layer to make its weights anew. "
                 f"Received: {described(layer)}, whose copy has others"
             )
-        if copy.trainable != layer.trainable:
-            copy.trainable = layer.trainable
         for variable, place in zip(variables, copy.variables):
             value = ops.convert_to_numpy(merged.get(id(variable), variable))
             if id(variable) in self._log_factors:

@@ -88,6 +88,13 @@ def test_a_backbone_alone_and_folding_twice():
         assert np.array_equal(ops.convert_to_numpy(mine), ops.convert_to_numpy(theirs))
 
 
+def test_frozen_weights_stay_frozen():
+    model = decoder(residual="rw")
+    model.backbone.token_embedding.trainable = False
+    frozen = [weight.path for weight in keras_laurel.fold(model).weights if not weight.trainable]
+    assert frozen == ["token_embedding/embeddings"]
+
+
 def test_mixed_precision_folds_in_float32():
     kwargs = {"residual": "rw+lr"}
     mixed, wide = (keras_laurel.fold(decoder(**kwargs, dtype=dtype)) for dtype in ("mixed_bfloat16", "float32"))
