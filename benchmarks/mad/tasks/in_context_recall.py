@@ -70,7 +70,7 @@ class InContextRecall(Task):
         guard = below(num_pairs)  # this slot is no noise
         for slot in range(num_pairs - 1):
             if noisy and slot != guard and rng.random() < self.frac_noise:
-                tokens += (self.num_useful + below(self.noise_vocab_size, size=2)).tolist()
+                tokens += (self.num_useful + int(below(self.noise_vocab_size)) for _ in range(2))
                 scored += (False, False)
                 continue
             key = int(below(num_keys))
