@@ -359,8 +359,8 @@ def test_embeddings_and_blocks_of_gpt2():
     ]
 
 
-def test_resnet_backbone(tmp_path):
-    model = hub().ResNetBackbone(
+def resnet_backbone():
+    return hub().ResNetBackbone(
         input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
         stackwise_num_filters=[64, 64],
@@ -369,6 +369,19 @@ def test_resnet_backbone(tmp_path):
         block_type="basic_block",
         image_shape=(16, 16, 3),
     )
+
+
+def test_an_image_classifier_is_retrofitted_in_its_backbone():
+    model = hub().ResNetImageClassifier(resnet_backbone(), num_classes=2)
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
+    new = laurelize(model, "rw+lr", rank=2)
+    assert isinstance(new, type(model))
+    assert new.count_params() > model.count_params()
+    np.testing.assert_array_equal(numpy(new(images)), numpy(model(images)))
+
+
+def test_resnet_backbone(tmp_path):
+    model = resnet_backbone()
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
     assert [join.num_previous for join in find_joins(model).joins] == [0, 0, 1]
     new = laurelize(model, "rw+pa")

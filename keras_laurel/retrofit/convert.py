@@ -1,5 +1,7 @@
 """`laurelize`: a model's residual joins become LAuReL joins, its weights are kept."""
 
+from typing import Any
+
 import keras
 
 from keras_laurel.joins import residual as make_residual
@@ -29,7 +31,7 @@ def laurelize(
     trainable="all",
     dry_run=False,
     **kwargs,
-):
+) -> Any:
     """Returns a copy of `model` whose residual joins are LAuReL joins, with the same weights and outputs.
 
     Each `keras.layers.Add` of two tensors and each `+` between two tensors of one shape is a join if one of the two,
@@ -227,6 +229,7 @@ def _retrofit_task(model, wrap, make_join, joins):
     config = {**model.get_config(), "backbone": backbone, "preprocessor": model.preprocessor}
     new = type(model).from_config(config)
     for layer in model.layers:
-        if layer is not model.backbone:
+        # An input has no state, and another name in each model.
+        if layer is not model.backbone and not isinstance(layer, keras.layers.InputLayer):
             copy_state(layer, new.get_layer(layer.name))
     return new
