@@ -23,6 +23,7 @@ METRICS = {
     "flops": lambda record: record["flops"] / 1e12,
     "moved": lambda record: record["bytes_accessed"] / 1e9,
     "sent": lambda record: sent_bytes(record["collectives"]) / 1e6,
+    "exchanges": lambda record: sum(entry["count"] for entry in record["collectives"]),
 }
 
 
@@ -77,7 +78,7 @@ def table_cells(result):
     settings = result["settings"]
     published = PAPER if settings.get("size") == "157m" and settings["joins"] == "block" else {}
     header = [_title(result), "weights, M", "peak, GiB", "ratio", *(["paper's"] if published else [])]
-    header += ["temporaries, GiB", "ratio", "TFLOP", "ratio", "GB moved", "ratio", "MB sent", "ratio"]
+    header += ["temporaries, GiB", "ratio", "TFLOP", "ratio", "GB moved", "ratio", "MB sent", "ratio", "exchanges"]
     cells = []
     for name, row in rows.items():
         line = [name, f"{row['weights'] / 1e6:.2f}"]
@@ -85,7 +86,7 @@ def table_cells(result):
             line += [f"{row[key]:.{digits}f}", f"{row[key] / base[key]:.3f}"]
             if key == "peak" and published:
                 line.append(f"{published[name] / published['add']:.3f}" if name in published else "")
-        cells.append(line)
+        cells.append([*line, f"{row['exchanges']:.0f}"])
     return header, cells
 
 

@@ -172,6 +172,8 @@ def test_table_goes_on_in_a_straight_line(tmp_path):
     result = tpu_compile_report.combined([record(*key, mib) for key, mib in sizes.items()])
     header, rows = tpu_compile_report.table_cells(result)
     assert header[:5] == ["variant, 24 blocks from 2 and 4", "weights, M", "peak, GiB", "ratio", "paper's"]
+    assert header[-3:] == ["MB sent", "ratio", "exchanges"]
+    assert [row[-3:] for row in rows] == [["0.8", "1.000", "1"]] * 3
     assert [row[:5] for row in rows] == [
         ["add", "0.00", "1.195", "1.000", "1.000"],
         ["rw", "0.00", "1.207", "1.010", "1.024"],
