@@ -1,0 +1,202 @@
+"""Attention without a softmax, whose state does not grow with the length."""
+
+import keras
+from keras import ops
+
+from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
+from keras_laurel.mixers.heads import at_least_float32, head_projection, head_width, merge_projection
+from keras_laurel.mixers.padding import kept_positions
+
+CHUNK_SIZE = 32
+# Half a chunk of the strongest decay, exp(-5 * 16), and its inverse are within the range of float32.
+LEAST_LOG_DECAY = -5.0
+
+
+def causal_linear_attention(query, key, value, log_decay=None, chunk_size=CHUNK_SIZE):
+    """Reads a matrix-valued state that each position decays and adds to, all positions at once.
+
+        state[t] = exp(log_decay[t]) * state[t - 1] + outer(key[t], value[t])
+        y[t] = query[t] @ state[t]
+
+    Within a chunk of positions this is a masked product, as in attention; from chunk to chunk goes the state. So the
+    time is linear in the length, and all of it is in matrix products.
+
+    Args:
+        query: Float tensor `(batch, num_heads, length, width)`.
+        key: Float tensor of the shape of `query`.
+        value: Float tensor `(batch, num_heads, length, value_width)`.
+        log_decay: Float tensor of the shape of `key`, from `LEAST_LOG_DECAY` (what is below counts as that) to 0, or
+            `None` for no decay.
+        chunk_size: Positive integer, the positions of a chunk; at most 32 with a decay.
+
+    Returns:
+        Tensor of the shape of `value`.
+
+    Example:
+    >>> from keras_laurel.mixers.linear_attention import causal_linear_attention
+    >>> ones = np.ones((1, 1, 4, 1), "float32")
+    >>> causal_linear_attention(ones, ones, ones)[0, 0, :, 0].tolist()
+    [1.0, 2.0, 3.0, 4.0]
+    >>> causal_linear_attention(ones, ones, ones, np.log(ones / 2))[0, 0, :, 0].tolist()
+    [1.0, 1.5, 1.75, 1.875]
+    """
+    length = ops.shape(value)[2]
+    size = min(chunk_size, length) if isinstance(length, int) else chunk_size
+
+    def chunks(x):
+        x = ops.pad(x, ((0, 0), (0, 0), (0, -length % size), (0, 0)))
+        return ops.reshape(x, (*ops.shape(x)[:2], -1, size, x.shape[-1]))
+
+    query, key, value = (chunks(x) for x in (query, key, value))
+    if log_decay is not None:
+        total = ops.cumsum(chunks(ops.maximum(log_decay, LEAST_LOG_DECAY)), axis=3)
+        half = (size - 1) // 2
+        middle, last = total[:, :, :, half : half + 1], total[:, :, :, -1:]
+        # From the middle, as the two exponentials of opposite sign would leave the range of float32 from one end; and
+        # two of them, as the gradient of a quotient divides by the square.
+        query, key = query * ops.exp(total - middle), key * ops.exp(middle - total)
+        from_middle, from_start, to_middle = (ops.swapaxes(ops.exp(x), -1, -2) for x in (last - middle, last, middle))
+    keys = ops.swapaxes(key, -1, -2)
+    scores = ops.matmul(query, keys)
+    positions = ops.arange(0, size)
+    # Not a product with zeros: what is masked may have overflowed.
+    scores = ops.where(ops.expand_dims(positions, 1) >= positions, scores, 0.0)
+    y = ops.matmul(scores, value)
+    if not (isinstance(length, int) and length <= size):
+        added = ops.matmul(keys, value)
+        if log_decay is None:
+            before = ops.pad(ops.cumsum(added[:, :, :-1], axis=2), ((0, 0), (0, 0), (1, 0), (0, 0), (0, 0)))
+        else:
+            before = _states_before(from_start, from_middle * added) * to_middle
+        y = y + ops.matmul(query, before)
+    y = ops.reshape(y, (*ops.shape(y)[:2], -1, y.shape[-1]))
+    return y[:, :, :length]
+
+
+def _states_before(decay, added):
+    """Returns the state before each chunk, from each chunk's decay and what it adds."""
+
+    def step(state, chunk):
+        return chunk[0] * state + chunk[1], state
+
+    # Over chunks, which are few, and not over positions: sequential costs less here than an associative scan.
+    decay, added = (ops.moveaxis(x, 2, 0) for x in (decay, added))
+    return ops.moveaxis(ops.scan(step, ops.zeros_like(added[0]), (decay, added))[1], 0, 2)
+
+
+@keras.saving.register_keras_serializable(package="keras_laurel")
+class LinearAttention(keras.layers.Layer):
+    """Attention whose score of a query and a key is a product of features, not an exponential.
+
+        y[t] = sum_{s <= t} f(q[t]) . g(k[s]) v[s] / (sum_{s <= t} f(q[t]) . g(k[s]) + epsilon)
+
+    With the `"hadamard"` features of the MAD benchmark, `f` and `g` are each the product of two learned affine maps of
+    a head's query or key, `(q @ w0 + b0) * (q @ w1 + b1)`, the same for all heads; nothing keeps them positive, so a
+    denominator may come near zero. With `"elu"` both are `elu(q) + 1`, which is positive.
+
+    There are no positions but the order. With `D = dim`, `H = num_heads` and `d = head_dim`: `4 * D * H * d` weights
+    without bias, and `4 * (d * d + d)` of the Hadamard features. While decoding, a layer keeps `H * (d * d + d)`
+    floats, whatever the length. Sums and the division are in float32 or finer.
+
+    Args:
+        num_heads: Positive integer, the number of heads.
+        head_dim: Positive integer, the width of a head. Defaults to `dim / num_heads`.
+        feature_map: `"hadamard"` or `"elu"`.
+        epsilon: Float, what is added to the denominator.
+        kernel_initializer: Initializer of the query, key, value and feature kernels.
+        output_initializer: Initializer of the output kernel. Defaults to `kernel_initializer`.
+        **kwargs: Standard layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        x: Float tensor of shape `(batch, length, dim)`.
+        attention_mask: Boolean tensor `(batch, length)` or `(batch, 1, 1, length)`, false where a position is padding,
+            which then adds nothing to the state.
+
+    Returns:
+        Tensor of the shape of `x`, in the compute dtype.
+
+    Raises:
+        ValueError: If `feature_map` is unknown, or on the first call if `num_heads` does not divide `dim` (and no
+            `head_dim` is given).
+
+    Example:
+    >>> layer = keras_laurel.mixers.LinearAttention(num_heads=2)
+    >>> tuple(layer(np.ones((1, 3, 8), "float32")).shape), layer.count_params(), layer.state_size(3)
+    ((1, 3, 8), 336, 40)
+
+    Reference:
+        [Katharopoulos et al., 2020](https://arxiv.org/abs/2006.16236);
+        [Poli et al., 2024](https://arxiv.org/abs/2403.17844) (the features)
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        head_dim=None,
+        feature_map="hadamard",
+        epsilon=1e-12,
+        kernel_initializer="glorot_uniform",
+        output_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if feature_map not in ("hadamard", "elu"):
+            raise ValueError(f"Expected `feature_map` to be 'hadamard' or 'elu'. Received: feature_map={feature_map!r}")
+        self.num_heads = num_heads
+        self.head_dim = head_dim
+        self.feature_map = feature_map
+        self.epsilon = epsilon
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.output_initializer = keras.initializers.get(output_initializer or kernel_initializer)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        width = head_width(self, input_shape)
+        self.query, self.key, self.value = (
+            head_projection(self, name, input_shape, width) for name in ("query", "key", "value")
+        )
+        if self.feature_map == "hadamard":
+            self.features = []
+            for name in ("query_features_0", "query_features_1", "key_features_0", "key_features_1"):
+                layer = keras.layers.Dense(
+                    width, kernel_initializer=self.kernel_initializer.clone(), name=name, dtype=self.dtype_policy
+                )
+                layer.build((*input_shape[:-1], width))
+                self.features.append(layer)
+        self.attention_output = merge_projection(self, input_shape, width)
+
+    def call(self, x, attention_mask=None):
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        if self.feature_map == "hadamard":
+            first, second, third, fourth = self.features
+            query, key = first(query) * second(query), third(key) * fourth(key)
+        else:
+            query, key = ops.elu(query) + 1, ops.elu(key) + 1
+        query, key, value = at_least_float32(query, key, value)
+        if attention_mask is not None:
+            kept = ops.expand_dims(kept_positions(attention_mask), (1, 3))
+            key = ops.where(kept, key, 0.0)
+        # The denominator is the sum for a value of ones.
+        sums = causal_linear_attention(query, key, ops.concatenate([value, ops.ones_like(value[..., :1])], axis=-1))
+        y = sums[..., :-1] / (sums[..., -1:] + self.epsilon)
+        return self.attention_output(ops.cast(y, self.compute_dtype))
+
+    def state_size(self, length):
+        """Returns how many floats are kept of `length` positions for those that follow: the same for any length."""
+        width = self.value.kernel.shape[-1]
+        return self.num_heads * (width * width + width)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "head_dim": self.head_dim,
+            "feature_map": self.feature_map,
+            "epsilon": self.epsilon,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "output_initializer": keras.initializers.serialize(self.output_initializer),
+            "dtype": dtype_with_quantized_sublayers(self),
+        }
