@@ -16,7 +16,7 @@ def residual(
     previous=None,
     norm=None,
     **kwargs,
-):
+) -> keras.Layer:
     """Makes a new join from a word.
 
     Args:
