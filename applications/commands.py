@@ -3,10 +3,22 @@
 import contextlib
 import shlex
 import sys
+from typing import Annotated
 
 import typer
 
 from applications.errors import UserError
+
+DistributionName = Annotated[
+    str,
+    typer.Option(
+        "--distribution",
+        help="none: one device. data: the batch is divided over all devices, of JAX (TPUs, GPUs, several machines by "
+        "KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID), of TensorFlow (one machine or a TPU), or "
+        "of the processes of PyTorch's torchrun. model:DATAxMODEL, such as model:2x4: the weights are divided too; "
+        "JAX alone. A run may go on under another.",
+    ),
+]
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
-from applications.commands import errors, origin, print_table, stopped, words
+from applications.commands import DistributionName, errors, origin, print_table, stopped, words
 from applications.errors import UserError
 from applications.laurel_decoder_lm import configs
 from applications.memory import keep_freed_memory
@@ -61,6 +61,7 @@ def train(
         ),
     ] = None,
     backend: Backend = None,
+    distribution: DistributionName = "none",
     smoke: Annotated[
         bool, typer.Option("--smoke", help="A few steps of a tiny model on the built-in text; less than a minute.")
     ] = False,
@@ -68,6 +69,9 @@ def train(
     """Trains one model. Started again after a stop, it goes on from the last checkpoint and ends as if never stopped.
 
     Such as: train --config small --text "files:notes/*.txt" --set steps=2000 --set tokenizer=bpe:4000
+
+    On 8 GPUs: python -m torch.distributed.run --standalone --nproc-per-node=8 -m applications.laurel_decoder_lm train
+    --backend torch --distribution data. On TPUs: --backend jax --distribution data, on all machines of a slice at once.
     """
     with errors():
         name = "smoke" if smoke else config
@@ -75,14 +79,16 @@ def train(
             name, settings, text=text, test_text=test_text, data_dir=data_dir, residual=residual, seed=seed
         )
         choose_backend(backend)
+        spread = _distributed(distribution)
         from applications.laurel_decoder_lm.train import run
 
         folder = out or f"runs/laurel_decoder_lm/{name}/{changed.residual}-seed{changed.seed}"
         with stopped(f"the same command goes on from the last checkpoint in {folder}"):
-            record = run(changed, folder, origin(MODULE))
-        if record["test"]:
-            print(f"test: {words(record['test'])}")
-        print(f"written: {folder}/result.json, preset, losses.csv, held_out.csv, samples.txt, tensorboard")
+            record = run(changed, folder, origin(MODULE), spread)
+        if spread.is_chief:
+            if record["test"]:
+                print(f"test: {words(record['test'])}")
+            print(f"written: {folder}/result.json, preset, losses.csv, held_out.csv, samples.txt, tensorboard")
 
 
 @app.command()
@@ -101,6 +107,7 @@ def experiment(
         typer.Option(help="Folder of the records; made if missing.", show_default="runs/laurel_decoder_lm/CONFIG"),
     ] = None,
     backend: Backend = None,
+    distribution: DistributionName = "none",
 ):
     """Trains each variant with each seed, one after the other. Started again after a stop, it goes on."""
     with errors():
@@ -108,17 +115,20 @@ def experiment(
         if seeds < 1:
             raise UserError(f"--seeds must be at least 1, not {seeds}")
         choose_backend(backend)
+        spread = _distributed(distribution)
         from applications.laurel_decoder_lm import report
         from applications.laurel_decoder_lm.experiment import experiment as run_all
 
         def on_run(name, state):
-            print(f"{name}: {state if isinstance(state, str) else words(report.final(state))}", flush=True)
+            if spread.is_chief:
+                print(f"{name}: {state if isinstance(state, str) else words(report.final(state))}", flush=True)
 
         names = [name.strip() for name in variants.split(",")]
         folder = out or f"runs/laurel_decoder_lm/{config}"
         with stopped(f"the same command goes on in {folder}"):
-            records = run_all(changed, names, list(range(seeds)), folder, origin(MODULE), on_run)
-        print_table(TITLE, *report.table_cells(report.combined(records)))
+            records = run_all(changed, names, list(range(seeds)), folder, origin(MODULE), on_run, spread)
+        if spread.is_chief:
+            print_table(TITLE, *report.table_cells(report.combined(records)))
 
 
 @app.command()
@@ -164,6 +174,14 @@ def generate(
             lm = load_model(run)
             lm.compile(sampler=made)
             print(generation.printable(generation.generate(lm, prompt, length)))
+
+
+def _distributed(kind):
+    """Returns the `Distribution`; before it is there, nothing may use a device."""
+    from applications.distribution import distributed
+    from keras_laurel.applications.laurel_decoder.layout import layout_map
+
+    return distributed(kind, layout_map)
 
 
 def _config(name, settings, **options):

@@ -13,29 +13,30 @@ import rich.console
 import rich.progress
 from tensorboard.summary import Writer
 
+from applications.distribution import gathered, undistributed
 from applications.errors import UserError
+from applications.laurel_decoder_lm import data
 from applications.laurel_decoder_lm.generation import generate, printable
 from applications.laurel_decoder_lm.model import state_variables
-from applications.laurel_decoder_lm.randomness import random_state, set_random_state
+from applications.laurel_decoder_lm.randomness import seed_part
 from keras_laurel.monitoring import join_values, laurel_joins
 
 
 class Randomness(keras.callbacks.Callback):
-    """Lets each part draw from where the one before ended, whatever else draws from PyTorch's random numbers.
+    """Lets what each part draws depend on its place in the run, whatever else draws from PyTorch's random numbers.
 
     Keras does while it builds a model, and PyTorch while it begins to read.
     """
 
-    def __init__(self):
+    def __init__(self, history, config, process):
         super().__init__()
-        self.state = random_state()
+        self.history = history
+        self.config = config
+        self.process = process
 
     def on_train_batch_begin(self, batch, logs=None):
         if batch == 0:
-            set_random_state(self.state)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.state = random_state()
+            seed_part(self.config.seed, self.history.step, self.process)
 
 
 class Recorder(keras.callbacks.Callback):
@@ -79,6 +80,8 @@ class Recorder(keras.callbacks.Callback):
         self.history.losses += losses
         self.history.parts.append([len(losses), self.seconds, self.cold])
         self.cold = False
+        if logs is not None:  # for `Logs`, which are the chief's alone: the rate may be computed on all devices
+            logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
 
 class Evaluations(keras.callbacks.Callback):
@@ -109,7 +112,8 @@ class Samples(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if due(self.history.step, self.config.sample_every, self.config):
-            text = generate(self.lm, self.config.sample_prompt)
+            with undistributed():  # a prompt is no batch that could be divided
+                text = generate(self.lm, self.config.sample_prompt)
             self.history.samples.append({"step": self.history.step, "text": text})
 
 
@@ -132,8 +136,7 @@ class Logs(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._write()
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        self.board.add_scalar("learning_rate", rate, self.history.step)
+        self.board.add_scalar("learning_rate", (logs or {})["learning_rate"], self.history.step)
 
     def close(self):
         """Ends the thread that writes for TensorBoard."""
@@ -166,7 +169,7 @@ class Logs(keras.callbacks.Callback):
 
 
 class Saver(keras.callbacks.Callback):
-    """Writes a checkpoint every `config.checkpoint_every` steps; must be the last.
+    """Writes a checkpoint every `config.checkpoint_every` steps; must be the last, and in all processes.
 
     Raises:
         UserError: If it cannot be written, or the weights are not finite.
@@ -186,7 +189,9 @@ class Saver(keras.callbacks.Callback):
         if not due(step, self.config.checkpoint_every, self.config):
             return
         self.place = self.stream.places[step - self.before]
-        state = {"history": dataclasses.asdict(self.history), "place": self.place, "random": random_state()}
+        if self.config.shards > 1:  # else each process reads all there is
+            self.place = data.together(gathered(self.checkpoints.distribution, self.place))
+        state = {"history": dataclasses.asdict(self.history), "place": self.place}
         with writing(self.checkpoints.folder, self.checkpoints):
             try:
                 self.checkpoints.save(step, state_variables(self.model), state)

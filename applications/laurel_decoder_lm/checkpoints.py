@@ -4,8 +4,8 @@ import json
 import zipfile
 
 import numpy as np
-from keras import ops
 
+from applications.distribution import ALONE, whole_array
 from applications.errors import UserError
 from applications.files import write_whole
 
@@ -13,21 +13,23 @@ KEPT = 2
 
 
 class Checkpoints:
-    """The checkpoints of a run, `step-00000500.npz` and so on.
+    """The checkpoints of a run, `step-00000500.npz` and so on. They are the same whatever distribution writes them.
 
     Args:
         folder: A `pathlib.Path`; made with the first checkpoint.
+        distribution: A `Distribution`, whose chief writes.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, distribution=ALONE):
         self.folder = folder
+        self.distribution = distribution
 
     def paths(self):
         """Returns the files, oldest first."""
         return sorted(self.folder.glob("step-*.npz"))
 
     def save(self, step, variables, state):
-        """Writes the checkpoint of `step`, and removes all but the last two.
+        """Writes the checkpoint of `step`, and removes all but the last two; to be called in all processes.
 
         Args:
             step: Number of steps done.
@@ -38,15 +40,20 @@ class Checkpoints:
             OSError: If there is no room for it; the earlier ones are still there.
             FloatingPointError: If a variable is not finite; likewise.
         """
+        arrays = {}
+        for index, variable in enumerate(variables):
+            array = whole_array(variable)
+            if array.dtype.name == "bfloat16":
+                array = array.astype("float32")  # NumPy's files know no bfloat16
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise FloatingPointError(f"{variable.path} is not finite")
+            if self.distribution.is_chief:
+                arrays[f"{index:05d}"] = array
+        if not self.distribution.is_chief:
+            return
         self.folder.mkdir(exist_ok=True)
         for leftover in self.folder.glob(".*.npz"):  # of a process that was killed while it wrote
             leftover.unlink()
-        arrays = {}
-        for index, variable in enumerate(variables):
-            array = _numpy(variable)
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise FloatingPointError(f"{variable.path} is not finite")
-            arrays[f"{index:05d}"] = array
         text = json.dumps({"state": state, "variables": [variable.path for variable in variables]})
         arrays["state"] = np.frombuffer(text.encode(), "uint8")
         write_whole(self.folder / f"step-{step:08d}.npz", lambda path: np.savez(path, **arrays))
@@ -91,11 +98,6 @@ def restore(path, variables):
                     f"but {tuple(variable.shape)} here"
                 )
             variable.assign(array)
-
-
-def _numpy(variable):
-    array = ops.convert_to_numpy(variable.value)
-    return array.astype("float32") if array.dtype.name == "bfloat16" else array  # NumPy's files know no bfloat16
 
 
 def _contents(archive):

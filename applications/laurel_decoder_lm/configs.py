@@ -22,7 +22,7 @@ class Config:
         tokenizer: `"bytes"`, `"bpe:SIZE"` or `"sentencepiece:SIZE"`, which are trained on the documents to train on, or
             the folder of a tokenizer that was saved before.
         context: Number of tokens that the model sees at once.
-        batch_size: Number of sequences in a step of one process.
+        batch_size: Number of sequences in a step, over all devices and processes.
         steps: Number of training steps.
         accumulate: Number of steps whose gradients make one update of the weights.
         seed: Of the initial weights and the order of the documents.
@@ -53,8 +53,8 @@ class Config:
         checkpoint_every: Number of steps between checkpoints.
         sample_every: Number of steps between samples of text; 0 is never.
         sample_prompt: What the samples go on from.
-        shards: Number of processes that share the documents.
-        shard: Number of this process, from 0.
+        shards: Number of parts of the documents, each of which fills the same rows of every batch. A process reads
+            those that its rows are from: with one, every process reads and tokenizes the whole text.
     """
 
     text: str = "shakespeare"
@@ -96,7 +96,6 @@ class Config:
     sample_every: int = 0
     sample_prompt: str = "The "
     shards: int = 1
-    shard: int = 0
 
 
 # Paper:    none; shows that everything runs. The `tiny` size on the built-in Shakespeare, as bytes.
@@ -251,7 +250,7 @@ def checked(config):
                 *("num_layers", "hidden_dim", "num_heads", "intermediate_dim"),
                 *("evaluate_every", "evaluate_batches", "checkpoint_every"),
             ),
-            "at least 0": ("seed", "shard", "warmup_steps", "weight_decay", "sample_every"),
+            "at least 0": ("seed", "warmup_steps", "weight_decay", "sample_every"),
             "above 0": ("learning_rate", "clip_norm"),
             "at least 0 and at most 1": ("final_rate",),
             "above 0 and at most 1": ("decay_part",),
@@ -270,6 +269,6 @@ def checked(config):
     )
     if config.warmup_steps >= config.steps:
         raise UserError(f"warmup_steps must be below steps ({config.steps}), not {config.warmup_steps}")
-    if config.shard >= config.shards:
-        raise UserError(f"shard must be below shards ({config.shards}), not {config.shard}")
+    if config.batch_size % config.shards:
+        raise UserError(f"batch_size must be a multiple of shards ({config.shards}), not {config.batch_size}")
     return config

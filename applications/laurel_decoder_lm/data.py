@@ -20,55 +20,79 @@ _READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=32)
 _NO_THREADS = grain.ReadOptions(num_threads=0)
 
 
-def training_batches(config, documents, tokenizer):
-    """Returns the endless batches of a run, as a `Batches`.
+def training_batches(config, documents, tokenizer, part=(0, 1)):
+    """Returns the endless batches of a run, or a part of each, as a `Batches`.
 
     Each epoch has an order of its own, which depends on the seed. The windows of up to 64 batches or a million tokens
-    are shuffled too, so that a batch is not full of one document. Each of `config.shards` processes reads documents
-    that no other reads.
+    are shuffled too, so that a batch is not full of one document. Each of `config.shards` parts of the documents fills
+    as many rows of a batch, and only those are read that rows of this part of the batch are from.
 
     Args:
         config: A `Config`.
         documents: The `sources.Documents` to train on.
         tokenizer: See `tokenization.load`.
+        part: `(index, count)`: the rows that are given out, of so many equal parts of a batch.
 
     Raises:
-        UserError: If there are fewer documents than processes, or fewer tokens than `config.context`.
+        UserError: If there are fewer documents than shards, or fewer tokens than `config.context`.
     """
     if len(documents) < config.shards:
         raise UserError(
             f"{documents.name} has {len(documents)} document(s) to train on, too few for shards={config.shards}"
         )
-    ours = grain.MapDataset.source(documents)[config.shard :: config.shards]
+    index, count = part
+    rows, shard_rows = config.batch_size // count, config.batch_size // config.shards
+    shards = range(index * rows // shard_rows, -(-(index + 1) * rows // shard_rows))
+    datasets = {shard: _shard(config, documents, tokenizer, shard) for shard in shards}
+    start = index * rows - shards[0] * shard_rows
+    return Batches(datasets, slice(start, start + rows), documents)
+
+
+def _shard(config, documents, tokenizer, shard):
+    """Returns what a shard of the documents fills of each batch, as a dataset."""
+    ours = grain.MapDataset.source(documents)[shard :: config.shards]
     _check_length(config, documents.name, ours, tokenizer)
+    rows = config.batch_size // config.shards
     # Not the seed itself: Grain adds the epoch to it, so that seed 1 would begin as seed 0 goes on.
     order_seed, window_seed = np.random.SeedSequence(config.seed).generate_state(2).tolist()
     windows = _windows(config, ours.shuffle(seed=order_seed).repeat(), tokenizer, _READING)
-    count = max(config.batch_size, min(SHUFFLED_BATCHES * config.batch_size, SHUFFLED_TOKENS // config.context))
-    batches = WindowShuffleIterDataset(windows, window_size=count, seed=window_seed).batch(config.batch_size)
-    return Batches(batches, documents)
+    count = max(rows, min(SHUFFLED_BATCHES * config.batch_size, SHUFFLED_TOKENS // config.context) // config.shards)
+    return WindowShuffleIterDataset(windows, window_size=count, seed=window_seed).batch(rows)
 
 
 class Batches:
-    """Endless pairs `(inputs, targets)` of int32 arrays `(batch_size, context)`, made a few ahead in a thread."""
+    """Endless pairs `(inputs, targets)` of int32 arrays `(rows, context)`, made a few ahead in threads.
 
-    def __init__(self, dataset, documents):
-        self._iterator = iter(ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=4))
+    Args:
+        datasets: Dictionary of the numbers of shards, ascending, to their datasets.
+        rows: The slice of the rows of these shards together that is given out.
+        documents: The `sources.Documents` that all of it is from.
+    """
+
+    def __init__(self, datasets, rows, documents):
+        self._iterators = {
+            str(shard): iter(ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=4))
+            for shard, dataset in datasets.items()
+        }
+        self._rows = rows
         self._text = {"text": documents.name, "documents": len(documents), "bytes": documents.num_bytes}
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        tokens = next(self._iterator)["tokens"]
+        tokens = np.concatenate([next(iterator)["tokens"] for iterator in self._iterators.values()])[self._rows]
         return tokens[..., 0], tokens[..., 1]
 
     def get_state(self):
-        """Returns the place after the last batch that was given out, as JSON can keep it."""
-        return {**self._text, "place": self._iterator.get_state()}
+        """Returns the place after the last batch that was given out, as JSON can keep it: of the shards that it reads.
+
+        Processes that read others give other `places`, which belong together.
+        """
+        return {**self._text, "places": {key: iterator.get_state() for key, iterator in self._iterators.items()}}
 
     def set_state(self, state):
-        """Goes to the place that `get_state` returned, in this process or another of the same config.
+        """Goes to the place that `get_state` returned, in this process or others of the same config.
 
         Raises:
             UserError: If the text is not the one of then.
@@ -76,11 +100,22 @@ class Batches:
         for key, value in self._text.items():
             if state[key] != value:
                 raise UserError(f"the text is not that of the checkpoint: {key} was {state[key]} and is {value}")
-        self._iterator.set_state(_with_tuples(state["place"]))
+        for key, iterator in self._iterators.items():
+            iterator.set_state(_with_tuples(state["places"][key]))
 
     def close(self):
-        """Ends the thread."""
-        self._iterator.close()
+        """Ends the threads."""
+        for iterator in self._iterators.values():
+            iterator.close()
+
+
+def together(places):
+    """Returns what `Batches.get_state` of one process that reads everything would return.
+
+    Args:
+        places: List of what it returned in each process, at the same step.
+    """
+    return {**places[0], "places": {key: place for state in places for key, place in state["places"].items()}}
 
 
 def evaluation_batches(config, documents, tokenizer):

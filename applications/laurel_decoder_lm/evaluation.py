@@ -21,6 +21,7 @@ class Evaluation:
         config: A `Config`.
         documents: The `sources.Documents` to evaluate on.
         tokenizer: See `tokenization.load`.
+        part: `(index, count)`: the rows of each batch that this process gives, of so many equal parts.
 
     Attributes:
         batches: What `evaluate` takes for that many steps, `(inputs, targets, weights)`.
@@ -32,10 +33,16 @@ class Evaluation:
         UserError: If the documents have no token.
     """
 
-    def __init__(self, config, documents, tokenizer):
+    def __init__(self, config, documents, tokenizer, part=(0, 1)):
+        index, count = part
         batches = data.evaluation_batches(config, documents, tokenizer)
         # Over and over: the evaluations of a `fit` begin with a look at the batch after the last one.
-        self.batches = Stream(lambda: itertools.chain.from_iterable(itertools.repeat(batches)))
+        self.batches = Stream(
+            lambda: (
+                tuple(np.split(array, count)[index] for array in batch)
+                for batch in itertools.chain.from_iterable(itertools.repeat(batches))
+            )
+        )
         lengths = tokenization.token_bytes(tokenizer)
         self.steps = self.tokens = self.bytes = 0
         for _, targets, weights in batches:
@@ -59,9 +66,9 @@ class Evaluation:
         return self.metrics(float(logs["token_loss"]))
 
 
-def whole(config, documents, tokenizer):
+def whole(config, documents, tokenizer, part=(0, 1)):
     """Returns the `Evaluation` on all of `documents`, whatever `config.evaluate_batches` says."""
-    return Evaluation(dataclasses.replace(config, evaluate_batches=None), documents, tokenizer)
+    return Evaluation(dataclasses.replace(config, evaluate_batches=None), documents, tokenizer, part)
 
 
 def evaluate_run(folder, split="held_out", text=None):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from applications.distribution import ALONE
 from applications.errors import UserError
 from applications.laurel_decoder_lm import configs, train
 from applications.laurel_decoder_lm.model import check
@@ -9,7 +10,7 @@ from applications.runs import check_variants, run_all
 from keras_laurel.joins import WORDS
 
 
-def experiment(config, variants, seeds, folder, origin, on_run=lambda name, state: None):
+def experiment(config, variants, seeds, folder, origin, on_run=lambda name, state: None, distribution=ALONE):
     """Trains each variant with each seed; see `run_all`.
 
     Args:
@@ -19,6 +20,7 @@ def experiment(config, variants, seeds, folder, origin, on_run=lambda name, stat
         folder: Where the records and the folders of the runs go.
         origin: See `train.run`.
         on_run: See `run_all`.
+        distribution: See `train.run`.
 
     Returns:
         The list of records.
@@ -39,6 +41,7 @@ def experiment(config, variants, seeds, folder, origin, on_run=lambda name, stat
         seeds,
         folder,
         lambda *which: configs.as_json(settings(*which)),
-        lambda variant, seed, folder: train.run(settings(variant, seed), folder, origin),
+        lambda variant, seed, folder: train.run(settings(variant, seed), folder, origin, distribution),
         on_run,
+        distribution,
     )

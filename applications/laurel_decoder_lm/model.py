@@ -81,7 +81,7 @@ class Trainer(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if training:
             loss = super().compute_loss(x, y, y_pred, sample_weight)
-            self.step_loss.update_state(loss)
+            self.step_loss.update_state(loss * _replicas())
             return loss
         losses = keras.losses.sparse_categorical_crossentropy(y, ops.cast(y_pred, "float32"), from_logits=True)
         self.token_loss.update_state(losses, sample_weight)
@@ -90,17 +90,28 @@ class Trainer(keras.Model):
 
 @keras.saving.register_keras_serializable(package="keras_laurel")
 class _Last(keras.metrics.Metric):
-    """The value of the last update."""
+    """The value of the last update; over replicas, which add their variables, the mean of theirs."""
 
     def __init__(self, name="last", dtype=None):
         super().__init__(name=name, dtype=dtype)
         self.last = self.add_variable((), "zeros", name="last")
+        self.count = self.add_variable((), "zeros", name="count")
 
     def update_state(self, value):
         self.last.assign(ops.cast(ops.stop_gradient(value), self.dtype))
+        self.count.assign(ops.ones((), self.dtype))
 
     def result(self):
-        return self.last + 0.0  # not the variable itself, which changes before a callback in a thread may read it
+        return ops.divide_no_nan(self.last, self.count)
+
+
+def _replicas():
+    """Returns by how many replicas Keras has divided a loss: under TensorFlow, where their gradients are added."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def trainer(lm, config):

@@ -1,24 +1,20 @@
 """PyTorch's random numbers, from which Keras draws dropout there; elsewhere it draws from the model's own seeds."""
 
 import keras
+import numpy as np
 
 
-def random_state():
-    """Returns the state of PyTorch's generators, fit for JSON; `None` on other backends."""
-    if keras.backend.backend() != "torch":
-        return None
-    import torch
+def seed_part(seed, step, process):
+    """Seeds PyTorch for the part of the training that begins after `step`; does nothing on other backends.
 
-    return [state.tolist() for state in (torch.get_rng_state(), *torch.cuda.get_rng_state_all())]
+    So a part draws the same in a run that stopped before it, and each process draws for its part of the batch.
 
+    Args:
+        seed: Of the run.
+        step: Number of steps done.
+        process: Index of this process.
+    """
+    if keras.backend.backend() == "torch":
+        import torch
 
-def set_random_state(state):
-    """Sets PyTorch's generators to what `random_state` returned; those of devices that are not there are left out."""
-    if state is None or keras.backend.backend() != "torch":
-        return
-    import torch
-
-    cpu, *devices = (torch.tensor(values, dtype=torch.uint8) for values in state)
-    torch.set_rng_state(cpu)
-    for index in range(min(len(devices), torch.cuda.device_count())):
-        torch.cuda.set_rng_state(devices[index], index)
+        torch.manual_seed(int(np.random.SeedSequence([seed, step, process]).generate_state(1)[0]))

@@ -136,6 +136,8 @@ def _connect_processes():
     failure = None
     config: Any = jax.config  # in which JAX puts the TPU by itself where there is one
     if given or "tpu" in (config.jax_platforms or ""):
+        # On CPUs, a program that waits for other processes holds the threads that its successor is compiled with.
+        config.update("jax_cpu_enable_async_dispatch", False)
         try:
             keras.distribution.initialize()
         except (RuntimeError, ValueError) as error:  # also that of a single TPU machine, which needs none of it

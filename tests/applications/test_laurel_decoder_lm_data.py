@@ -77,7 +77,7 @@ def test_the_control_has_one_more_block():
         ("held_out=0.6", "held_out must be at least 0 and at most 0.5, not 0.6"),
         ("schedule=linear", "unknown schedule 'linear'; known: cosine, wsd"),
         ("warmup_steps=8", "warmup_steps must be below steps (8), not 8"),
-        ("shard=1", "shard must be below shards (1), not 1"),
+        ("shards=3", "batch_size must be a multiple of shards (3), not 4"),
         ("contexts=1", "unknown setting 'contexts'; known: text, test_text"),
     ],
 )
@@ -406,12 +406,30 @@ def test_a_place_in_another_text_is_refused():
 
 def test_shards_read_documents_of_their_own():
     seen = []
-    for shard in range(4):
-        config = dataclasses.replace(SMALL, shards=4, shard=shard, batch_size=1)
-        targets = [targets for _, targets in taken(data.training_batches(config, DOCUMENTS, BYTES), 64)]
+    config = dataclasses.replace(SMALL, shards=4, batch_size=4)
+    for index in range(4):
+        targets = [targets for _, targets in taken(data.training_batches(config, DOCUMENTS, BYTES, (index, 4)), 64)]
         seen.append(set(np.unique(targets)) - {END})
     expected = [{*b"alphaepsilon"}, {*b"betazeta"}, {*b"gamma"}, {*b"delta"}]
     assert seen == expected
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 6])
+def test_the_parts_of_a_batch_together_are_the_batch(shards):
+    config = dataclasses.replace(SMALL, shards=shards, batch_size=6)
+    whole = taken(data.training_batches(config, DOCUMENTS, BYTES), 5)
+    parts = [taken(data.training_batches(config, DOCUMENTS, BYTES, (index, 2)), 5) for index in range(2)]
+    for batch, first, second in zip(whole, *parts, strict=True):
+        for array, *halves in zip(batch, first, second):
+            np.testing.assert_array_equal(array, np.concatenate(halves))
+
+
+def test_the_places_of_processes_are_those_of_one():
+    config = dataclasses.replace(SMALL, shards=2, batch_size=2)
+    one, *two = (data.training_batches(config, DOCUMENTS, BYTES, part) for part in ((0, 1), (0, 2), (1, 2)))
+    for batches in (one, *two):
+        taken(batches, 3)
+    assert data.together([batches.get_state() for batches in two]) == one.get_state()
 
 
 @pytest.mark.parametrize(
@@ -419,7 +437,7 @@ def test_shards_read_documents_of_their_own():
     [
         ({"shards": 7}, r"greek has 6 document\(s\) to train on, too few for shards=7"),
         ({"context": 37}, "greek has 36 tokens to train on, fewer than context=37"),
-        ({"shards": 6, "context": 7}, "greek has 6 tokens to train on, fewer than context=7"),
+        ({"shards": 6, "batch_size": 6, "context": 7}, "greek has 6 tokens to train on, fewer than context=7"),
     ],
 )
 def test_too_short_a_text_is_refused(changes, message):
