@@ -30,7 +30,7 @@ class CausalConv(keras.layers.Layer):
 
     Example:
     >>> layer = keras_laurel.mixers.CausalConv(num_taps=2, use_bias=False, kernel_initializer="ones")
-    >>> layer(np.array([[[1.0], [2.0], [4.0]]], "float32"))[0, :, 0].tolist()
+    >>> np.ravel(ops.convert_to_numpy(layer(np.array([[[1.0], [2.0], [4.0]]], "float32")))).tolist()
     [1.0, 3.0, 6.0]
     """
 

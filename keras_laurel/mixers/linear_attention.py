@@ -6,6 +6,7 @@ from keras import ops
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.heads import at_least_float32, head_projection, head_width, merge_projection
 from keras_laurel.mixers.padding import kept_positions
+from keras_laurel.mixers.recurrence import linear_recurrence
 
 CHUNK_SIZE = 32
 # Half a chunk of the strongest decay, exp(-5 * 16), and its inverse are within the range of float32.
@@ -35,23 +36,24 @@ def causal_linear_attention(query, key, value, log_decay=None, chunk_size=CHUNK_
     Example:
     >>> from keras_laurel.mixers.linear_attention import causal_linear_attention
     >>> ones = np.ones((1, 1, 4, 1), "float32")
-    >>> causal_linear_attention(ones, ones, ones)[0, 0, :, 0].tolist()
+    >>> np.ravel(causal_linear_attention(ones, ones, ones)).tolist()
     [1.0, 2.0, 3.0, 4.0]
-    >>> causal_linear_attention(ones, ones, ones, np.log(ones / 2))[0, 0, :, 0].tolist()
+    >>> np.ravel(causal_linear_attention(ones, ones, ones, np.log(ones / 2))).tolist()
     [1.0, 1.5, 1.75, 1.875]
     """
-    length = ops.shape(value)[2]
+    batch, num_heads, length, width = ops.shape(value)
     size = min(chunk_size, length) if isinstance(length, int) else chunk_size
+    num_chunks = (length + size - 1) // size
 
     def chunks(x):
-        x = ops.pad(x, ((0, 0), (0, 0), (0, -length % size), (0, 0)))
-        return ops.reshape(x, (*ops.shape(x)[:2], -1, size, x.shape[-1]))
+        x = ops.pad(x, ((0, 0), (0, 0), (0, num_chunks * size - length), (0, 0)))
+        return ops.reshape(x, (batch * num_heads, num_chunks, size, x.shape[-1]))
 
     query, key, value = (chunks(x) for x in (query, key, value))
     if log_decay is not None:
-        total = ops.cumsum(chunks(ops.maximum(log_decay, LEAST_LOG_DECAY)), axis=3)
+        total = ops.cumsum(chunks(ops.maximum(log_decay, LEAST_LOG_DECAY)), axis=2)
         half = (size - 1) // 2
-        middle, last = total[:, :, :, half : half + 1], total[:, :, :, -1:]
+        middle, last = total[:, :, half : half + 1], total[:, :, -1:]
         # From the middle, as the two exponentials of opposite sign would leave the range of float32 from one end; and
         # two of them, as the gradient of a quotient divides by the square.
         query, key = query * ops.exp(total - middle), key * ops.exp(middle - total)
@@ -62,26 +64,12 @@ def causal_linear_attention(query, key, value, log_decay=None, chunk_size=CHUNK_
     # Not a product with zeros: what is masked may have overflowed.
     scores = ops.where(ops.expand_dims(positions, 1) >= positions, scores, 0.0)
     y = ops.matmul(scores, value)
-    if not (isinstance(length, int) and length <= size):
+    if value.shape[1] != 1:
         added = ops.matmul(keys, value)
-        if log_decay is None:
-            before = ops.pad(ops.cumsum(added[:, :, :-1], axis=2), ((0, 0), (0, 0), (1, 0), (0, 0), (0, 0)))
-        else:
-            before = _states_before(from_start, from_middle * added) * to_middle
-        y = y + ops.matmul(query, before)
-    y = ops.reshape(y, (*ops.shape(y)[:2], -1, y.shape[-1]))
-    return y[:, :, :length]
-
-
-def _states_before(decay, added):
-    """Returns the state before each chunk, from each chunk's decay and what it adds."""
-
-    def step(state, chunk):
-        return chunk[0] * state + chunk[1], state
-
-    # Over chunks, which are few, and not over positions: sequential costs less here than an associative scan.
-    decay, added = (ops.moveaxis(x, 2, 0) for x in (decay, added))
-    return ops.moveaxis(ops.scan(step, ops.zeros_like(added[0]), (decay, added))[1], 0, 2)
+        after = ops.cumsum(added, axis=1) if log_decay is None else linear_recurrence(from_start, from_middle * added)
+        before = ops.pad(after[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
+        y = y + ops.matmul(query, before if log_decay is None else to_middle * before)
+    return ops.reshape(y, (batch, num_heads, num_chunks * size, width))[:, :, :length]
 
 
 @keras.saving.register_keras_serializable(package="keras_laurel")

@@ -48,12 +48,12 @@ class Mamba(keras.layers.Layer):
     """Mixes positions by a recurrence whose step, input and output depend on the input, and channels on the way.
 
         u = silu(conv(x @ up))
-        step, write, read = split(u @ parameters)
+        step, write, read = split(u @ selection)
         step = softplus(step @ delta + delta_bias)
         state[t] = exp(-exp(log_rate) * step[t]) * state[t - 1] + step[t] * u[t] * write[t]
         y = ((sum over states of read * state) + skip * u) * silu(x @ gate) @ output
 
-    The kernels `up`, `gate`, `parameters`, `delta` and `output` are `keras.layers.Dense` without bias, `conv` is a
+    The kernels `up`, `gate`, `selection`, `delta` and `output` are `keras.layers.Dense` without bias, `conv` is a
     `CausalConv`. With `D = dim`, `E = expansion * D`, `S = num_states`, `k = num_taps` and `r = delta_rank` there are
     `3 * D * E + E * (k + 1) + 2 * E * (r + S) + E * (S + 2)` weights. While decoding, a layer keeps `E * S` floats of
     state and `E * (k - 1)` of the convolution, whatever the length. Steps, decays and states are in float32 or finer.
@@ -65,7 +65,7 @@ class Mamba(keras.layers.Layer):
         delta_rank: Positive integer, the rank of the projection that makes the step. Defaults to `dim / 16`, rounded
             up.
         method: How the recurrence is computed: see `keras_laurel.mixers.selective_scan.selective_scan`.
-        kernel_initializer: Initializer of `up`, `gate` and `parameters`. Those of the other weights are the paper's:
+        kernel_initializer: Initializer of `up`, `gate` and `selection`. Those of the other weights are the paper's:
             rates of 1 to `num_states`, steps from 0.001 to 0.1 and a skip of 1.
         output_initializer: Initializer of `output`. Defaults to `kernel_initializer`.
         **kwargs: Standard layer arguments, such as `name` and `dtype`.
@@ -123,7 +123,7 @@ class Mamba(keras.layers.Layer):
         self.gate = dense("gate", dim, inner, self.kernel_initializer)
         self.conv = CausalConv(self.num_taps, name="conv", dtype=self.dtype_policy)
         self.conv.build((*input_shape[:-1], inner))
-        self.parameters = dense("parameters", inner, rank + 2 * self.num_states, self.kernel_initializer)
+        self.selection = dense("selection", inner, rank + 2 * self.num_states, self.kernel_initializer)
         self.delta = dense("delta", rank, inner, keras.initializers.RandomUniform(-(rank**-0.5), rank**-0.5))
         self.output_dense = dense("output", inner, dim, self.output_initializer)
         self.delta_bias = self.add_weight(
@@ -140,7 +140,7 @@ class Mamba(keras.layers.Layer):
         if kept is not None:
             u = ops.where(kept, u, ops.zeros_like(u))
         u = ops.silu(self.conv(u))
-        parameters = self.parameters(u)
+        parameters = self.selection(u)
         delta = self.delta(parameters[..., : -2 * self.num_states])
         u, delta, parameters = at_least_float32(u, delta, parameters)
         delta = ops.softplus(delta + self.delta_bias)

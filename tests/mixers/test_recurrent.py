@@ -84,7 +84,7 @@ def gated_linear_attention(layer, w, x):
 def mamba(layer, w, x):
     u = silu(convolved(x @ w["up"], w["conv"], w["conv/bias"]))
     rank = w["delta"].shape[0]
-    step, write, read = np.split(u @ w["parameters"], [rank, rank + layer.num_states], axis=-1)
+    step, write, read = np.split(u @ w["selection"], [rank, rank + layer.num_states], axis=-1)
     step = softplus(step @ w["delta"] + w["delta_bias"])
     y = selective_scan_states(u, step, -np.exp(w["log_rate"]), write, read) + w["skip"] * u
     return (y * silu(x @ w["gate"])) @ w["output"]
