@@ -10,9 +10,10 @@ from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 class CausalAttention(keras.layers.Layer):
     """Multi-head attention of each position to itself and those before it.
 
-    The kernels are four `keras.layers.EinsumDense` without bias, named `query`, `key`, `value` and `attention_output`,
-    which `enable_lora`, `quantize` and layout maps find. With `D = dim`, `H = num_heads`, `G = num_key_value_heads`
-    and `d = head_dim` there are `2 * D * d * (H + G)` weights. While decoding, a position keeps `2 * G * d` floats.
+    The kernels are four `keras.layers.EinsumDense`, named `query`, `key`, `value` and `attention_output`, which
+    `enable_lora`, `quantize` and layout maps find. With `D = dim`, `H = num_heads`, `G = num_key_value_heads`
+    and `d = head_dim` there are `2 * D * d * (H + G)` weights, and `d * (H + 2 * G) + D` of biases if they are wanted.
+    While decoding, a position keeps `2 * G * d` floats.
 
     Args:
         num_heads: Positive integer, the number of query heads.
@@ -22,6 +23,9 @@ class CausalAttention(keras.layers.Layer):
             `dim / num_heads`.
         rope_max_wavelength: Positive float, the longest wavelength of the rotary positions (which need keras_hub), or
             `None` for no positions at all.
+        window: Positive integer, how many positions a query attends to, the last of which is its own, or `None` for all
+            of them. It changes which scores count, not how many are computed.
+        use_bias: Whether the four projections have biases.
         kernel_initializer: Initializer of the query, key and value kernels.
         output_initializer: Initializer of the output kernel. Defaults to `kernel_initializer`.
         **kwargs: Standard layer arguments, such as `name` and `dtype`.
@@ -42,8 +46,9 @@ class CausalAttention(keras.layers.Layer):
         positions written into it.
 
     Raises:
-        ValueError: If `num_key_value_heads` does not divide `num_heads`, or on the first call if `num_heads` does not
-            divide `dim` (and no `head_dim` is given) or the width of a rotated head is odd.
+        ValueError: If `num_key_value_heads` does not divide `num_heads`, `window` is no positive integer, or on the
+            first call if `num_heads` does not divide `dim` (and no `head_dim` is given) or the width of a rotated head
+            is odd.
 
     Example:
     >>> layer = keras_laurel.mixers.CausalAttention(num_heads=4, num_key_value_heads=2)
@@ -63,6 +68,8 @@ class CausalAttention(keras.layers.Layer):
         rope_max_wavelength=10_000,
         kernel_initializer="glorot_uniform",
         output_initializer=None,
+        window=None,
+        use_bias=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -73,6 +80,10 @@ class CausalAttention(keras.layers.Layer):
                 "Expected `num_key_value_heads` to divide `num_heads`. "
                 f"Received: num_heads={num_heads}, num_key_value_heads={num_key_value_heads}"
             )
+        if window is not None and window < 1:
+            raise ValueError(f"Expected `window` to be a positive integer or None. Received: window={window}")
+        self.window = window
+        self.use_bias = use_bias
         self.head_dim = head_dim
         self.rope_max_wavelength = rope_max_wavelength
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -101,6 +112,7 @@ class CausalAttention(keras.layers.Layer):
             layer = keras.layers.EinsumDense(
                 "btd,dhk->bthk",
                 (None, num_heads, head_dim),
+                bias_axes="hk" if self.use_bias else None,
                 kernel_initializer=self.kernel_initializer.clone(),
                 name=name,
                 dtype=self.dtype_policy,
@@ -114,6 +126,7 @@ class CausalAttention(keras.layers.Layer):
         self.attention_output = keras.layers.EinsumDense(
             "bthk,hkd->btd",
             (None, dim),
+            bias_axes="d" if self.use_bias else None,
             kernel_initializer=self.output_initializer.clone(),
             name="attention_output",
             dtype=self.dtype_policy,
@@ -123,6 +136,11 @@ class CausalAttention(keras.layers.Layer):
     def cache_shape(self, batch_size, capacity):
         """Returns the shape of the keys, and of the values, that `capacity` positions leave."""
         return (batch_size, capacity, *self.key.kernel.shape[1:])
+
+    def state_size(self, length):
+        """Returns how many floats `length` positions leave that those which follow need."""
+        _, num_heads, head_dim = self.key.kernel.shape
+        return 2 * min(length, self.window or length) * num_heads * head_dim
 
     def call(self, x, attention_mask=None, cache=None, cache_index=None):
         query, key, value = self.query(x), self.key(x), self.value(x)
@@ -150,6 +168,11 @@ class CausalAttention(keras.layers.Layer):
             # Keras's attention repeats them itself, but on TensorFlow not a single one.
             key, value = (ops.repeat(t, groups, axis=2) for t in (key, value))
         is_causal = cache is None or attention_mask is None
+        if self.window is not None:
+            queries, keys = (ops.arange(0, ops.shape(t)[1], dtype="int32") for t in (x, key))
+            queries = queries + (0 if cache is None else cache_index)
+            near = ops.expand_dims(ops.expand_dims(queries, 1) - keys < self.window, (0, 1))
+            attention_mask = near if attention_mask is None else ops.logical_and(attention_mask, near)
         outputs = ops.dot_product_attention(query, key, value, mask=attention_mask, is_causal=is_causal)
         if one_position:
             outputs = ops.reshape(ops.swapaxes(outputs, 1, 2), (-1, 1, self.num_heads, outputs.shape[-1]))
@@ -166,6 +189,8 @@ class CausalAttention(keras.layers.Layer):
             "num_key_value_heads": self.num_key_value_heads,
             "head_dim": self.head_dim,
             "rope_max_wavelength": self.rope_max_wavelength,
+            "window": self.window,
+            "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
             "dtype": dtype_with_quantized_sublayers(self),

@@ -13,6 +13,8 @@ SETTINGS = {
     "one_key_value_head": {"num_heads": 2, "num_key_value_heads": 1},
     "no_positions": {"num_heads": 2, "rope_max_wavelength": None},
     "head_dim": {"num_heads": 2, "head_dim": 6, "rope_max_wavelength": 100.0},
+    "window": {"num_heads": 4, "num_key_value_heads": 2, "window": 2},
+    "bias": {"num_heads": 4, "num_key_value_heads": 2, "use_bias": True},
 }
 
 
@@ -27,19 +29,24 @@ def rotated(x, wavelength):
 
 def reference(layer, x, attention_mask=None):
     """Attention in float64 NumPy, a query and a head at a time."""
-    kernels = [to_numpy(k.kernel).astype("float64") for k in (layer.query, layer.key, layer.value)]
-    query, key, value = (np.einsum("btd,dhk->bthk", x, kernel) for kernel in kernels)
+
+    def project(layer, x, equation):
+        y = np.einsum(equation, x, to_numpy(layer.kernel).astype("float64"))
+        return y if layer.bias is None else y + to_numpy(layer.bias)
+
+    query, key, value = (project(p, x, "btd,dhk->bthk") for p in (layer.query, layer.key, layer.value))
     if layer.rope_max_wavelength is not None:
         query, key = rotated(query, layer.rope_max_wavelength), rotated(key, layer.rope_max_wavelength)
     outputs = np.zeros_like(query)
     for batch, time, head in np.ndindex(*query.shape[:3]):
         group = head * key.shape[2] // query.shape[2]
-        scores = key[batch, : time + 1, group] @ query[batch, time, head] / np.sqrt(query.shape[-1])
+        seen = slice(0 if layer.window is None else max(0, time + 1 - layer.window), time + 1)
+        scores = key[batch, seen, group] @ query[batch, time, head] / np.sqrt(query.shape[-1])
         if attention_mask is not None:
-            scores[~attention_mask[batch, : time + 1]] = -np.inf
+            scores[~attention_mask[batch, seen]] = -np.inf
         weights = np.exp(scores - scores.max())
-        outputs[batch, time, head] = weights / weights.sum() @ value[batch, : time + 1, group]
-    return np.einsum("bthk,hkd->btd", outputs, to_numpy(layer.attention_output.kernel))
+        outputs[batch, time, head] = weights / weights.sum() @ value[batch, seen, group]
+    return project(layer.attention_output, outputs, "bthk,hkd->btd")
 
 
 def random_layer(setting):
@@ -75,23 +82,44 @@ def test_a_cache_that_is_filled_and_continued_gives_the_same(setting):
         assert_close(to_numpy(y), expected[:, time : time + 1])
 
 
-@pytest.mark.parametrize(("setting", "count"), [("heads", 256), ("grouped", 192), ("head_dim", 384)])
+@pytest.mark.parametrize(("setting", "count"), [("heads", 256), ("grouped", 192), ("head_dim", 384), ("bias", 216)])
 def test_weights_are_2_dim_head_dim_times_the_heads(setting, count):
     layer, _ = random_layer(setting)
     assert layer.count_params() == count
 
 
+@pytest.mark.parametrize(("window", "state"), [(None, 2 * 100 * 128), (33, 2 * 33 * 128)])
+def test_weights_and_state_at_the_width_of_mad(window, state):
+    layer = CausalAttention(16, window=window, use_bias=True)
+    layer.build((None, None, 128))
+    assert layer.count_params() == 66_048
+    assert layer.state_size(100) == state
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_position_does_not_see_those_after_it(setting):
+    layer, x = random_layer(setting)
+    y = to_numpy(layer(x))
+    x[:, 2] += 1
+    changed = to_numpy(layer(x)) - y
+    assert np.all(changed[:, :2] == 0)
+    assert np.any(changed[:, 2] != 0)
+
+
 def test_config_names_every_argument():
-    layer = CausalAttention(4, 2, 6, None, "he_normal", "zeros", name="mixer")
+    layer = CausalAttention(4, 2, 6, None, "he_normal", "zeros", window=3, use_bias=True, name="mixer")
     config = layer.get_config()
     copy = CausalAttention.from_config(config)
     assert copy.get_config() == config
-    assert {key: config[key] for key in ("num_heads", "num_key_value_heads", "head_dim", "rope_max_wavelength")} == {
+    expected = {
         "num_heads": 4,
         "num_key_value_heads": 2,
         "head_dim": 6,
         "rope_max_wavelength": None,
+        "window": 3,
+        "use_bias": True,
     }
+    assert {key: config[key] for key in expected} == expected
     assert isinstance(copy.output_initializer, keras.initializers.Zeros)
     assert isinstance(copy.kernel_initializer, keras.initializers.HeNormal)
 
@@ -103,6 +131,7 @@ def test_config_names_every_argument():
             {"num_heads": 4, "num_key_value_heads": 3},
             "divide `num_heads`. Received: num_heads=4, num_key_value_heads=3",
         ),
+        ({"num_heads": 2, "window": 0}, "positive integer or None. Received: window=0"),
         ({"num_heads": 3}, "divide the number of channels. Received: num_heads=3"),
         ({"num_heads": 8}, "even width of a head with rotary positions. Received: head_dim=1"),
     ],
