@@ -147,13 +147,15 @@ class CausalAttention(keras.layers.Layer):
         groups, one_position = self.num_heads // self.num_key_value_heads, cache is not None and x.shape[1] == 1
         if self.rotary_embedding is not None:
             start = 0 if cache is None else cache_index
+            # Made here, as what keras_hub makes itself, `arange` of one argument, is not exported to ONNX from JAX.
+            positions = start + ops.arange(0, ops.shape(x)[1], dtype="int32")
             if one_position:
                 # In one call, as an eager step of decoding takes as long as it has calls.
-                both = self.rotary_embedding(ops.concatenate([query, key], axis=2), start_index=start)
+                both = self.rotary_embedding(ops.concatenate([query, key], axis=2), positions=positions)
                 query, key = ops.split(both, [self.num_heads], axis=2)
             else:
-                query = self.rotary_embedding(query, start_index=start)
-                key = self.rotary_embedding(key, start_index=start)
+                query = self.rotary_embedding(query, positions=positions)
+                key = self.rotary_embedding(key, positions=positions)
         if cache is not None:
             key, value = (
                 ops.slice_update(kept, (0, cache_index, 0, 0), ops.cast(new, kept.dtype))

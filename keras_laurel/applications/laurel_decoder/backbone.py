@@ -27,6 +27,12 @@ def _one_of(name, value, known):
 class WithoutPaddingMask:
     """Lets a functional model of `token_ids` and `padding_mask` be called without the mask, or on an array of ids."""
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # keras_hub 0.32 hides these from PyTorch, which then finds no parameters until the model is compiled.
+        if "_torch_params" in vars(self):
+            self._torch_params = self._torch_params
+
     def __call__(self, inputs, *args, **kwargs):
         model: Any = super()
         return model.__call__(self._whole(inputs), *args, **kwargs)
@@ -272,7 +278,8 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
 
     def _check_length(self, token_ids):
         most, length = getattr(self.position_embedding, "sequence_length", None), token_ids.shape[1]
-        if most is not None and length is not None and length > most:
+        # While a model is exported, the length may be a symbol.
+        if most is not None and isinstance(length, int) and length > most:
             raise ValueError(
                 f"Expected at most {most} tokens, as many as there are learned positions (`max_sequence_length`). "
                 f"Received: {length} tokens"
