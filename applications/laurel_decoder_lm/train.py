@@ -145,7 +145,7 @@ def _fit(model, lm, config, text, held_out, history, place, checkpoints, progres
             evaluated = [
                 index for index, end in enumerate(ends, 1) if held_out and due(end, config.evaluate_every, config)
             ]
-            stream = Stream(lambda: data.training_batches(config, *text, distribution.data_shard), place, part)
+            stream = Stream(lambda: data.training_batches(config, *text, part=distribution.data_shard), place, part)
             saver = Saver(history, config, checkpoints, stream)
             model.fit(
                 stream,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
-from applications.commands import errors, origin, print_table, stopped, words
+from applications.commands import DistributionName, errors, origin, print_table, stopped, words
 from applications.errors import UserError
 from applications.laurel_resnet50 import configs
 from applications.memory import keep_freed_memory
@@ -62,23 +62,30 @@ def train(
         ),
     ] = None,
     backend: Backend = None,
+    distribution: DistributionName = "none",
     smoke: Annotated[
         bool, typer.Option("--smoke", help="A few steps of the whole network on the built-in digits.")
     ] = False,
 ):
-    """Trains one model. Started again after a stop, it goes on from the last epoch that ended."""
+    """Trains one model. Started again after a stop, it goes on from the last epoch that ended.
+
+    On 8 GPUs: python -m torch.distributed.run --standalone --nproc-per-node=8 -m applications.laurel_resnet50 train
+    --backend torch --distribution data. On TPUs: --backend jax --distribution data, on all machines of a slice at once.
+    """
     with errors():
         name = "smoke" if smoke else config
         changed = _config(name, data, data_dir, settings, residual, num_blocks, seed)
         choose_backend(backend)
+        spread = _distributed(distribution)
         from applications.laurel_resnet50.train import run
 
         folder = out or f"runs/laurel_resnet50/{name}/{changed.residual}-seed{changed.seed}"
         with stopped(f"the same command goes on from the last whole epoch in {folder}"):
-            record = run(
-                changed, folder, origin("applications.laurel_resnet50"), verbose=1 if sys.stdout.isatty() else 2
-            )
-        print(f"test: {words(record['test'])}\nwritten: {folder}/result.json, epochs.csv, last.weights.h5, tensorboard")
+            verbose = 1 if sys.stdout.isatty() else 2
+            record = run(changed, folder, origin("applications.laurel_resnet50"), verbose, spread)
+        if spread.is_chief:
+            print(f"test: {words(record['test'])}")
+            print(f"written: {folder}/result.json, epochs.csv, last.weights.h5, tensorboard")
 
 
 @app.command()
@@ -96,6 +103,7 @@ def experiment(
         typer.Option(help="Folder of the records; made if missing.", show_default="runs/laurel_resnet50/CONFIG"),
     ] = None,
     backend: Backend = None,
+    distribution: DistributionName = "none",
 ):
     """Trains each variant with each seed, one after the other. Started again after a stop, it goes on."""
     with errors():
@@ -103,19 +111,22 @@ def experiment(
         if seeds < 1:
             raise UserError(f"--seeds must be at least 1, not {seeds}")
         choose_backend(backend)
+        spread = _distributed(distribution)
         from applications.laurel_resnet50 import report
         from applications.laurel_resnet50.experiment import experiment as run_all
 
         def on_run(name, state):
-            print(f"{name}: {state if isinstance(state, str) else words(state['test'])}", flush=True)
+            if spread.is_chief:
+                print(f"{name}: {state if isinstance(state, str) else words(state['test'])}", flush=True)
 
         names = [name.strip() for name in variants.split(",")]
         folder = out or f"runs/laurel_resnet50/{config}"
         with stopped(f"the same command goes on in {folder}"):
             records = run_all(
-                changed, names, list(range(seeds)), folder, origin("applications.laurel_resnet50"), on_run
+                changed, names, list(range(seeds)), folder, origin("applications.laurel_resnet50"), on_run, spread
             )
-        print_table(TITLE, *report.table_cells(report.combined(records)))
+        if spread.is_chief:
+            print_table(TITLE, *report.table_cells(report.combined(records)))
 
 
 @app.command()
@@ -139,6 +150,14 @@ def throughput(
 
         for name, rate in measure(changed, steps).items():
             print(f"{name}: {rate:.1f} images/s")
+
+
+def _distributed(kind):
+    """Returns the `Distribution`; before it is there, nothing may use a device."""
+    from applications.distribution import distributed
+    from keras_laurel.applications.laurel_resnet50_layout import laurel_resnet50_layout_map
+
+    return distributed(kind, laurel_resnet50_layout_map)
 
 
 def _config(name, data, data_dir, settings, residual=None, num_blocks=None, seed=None):

@@ -24,8 +24,9 @@ class Config:
         randaugment: Strength of `keras.layers.RandAugment`, 0 to 1; 0 is off.
         mixup: Alpha of `keras.layers.MixUp`; 0 is off.
         crop_fraction: Part of the shorter side that a test image's central square keeps.
-        batch_size: Number of images in a training step.
-        eval_batch_size: Number of images in an evaluation step. Divides the sets best: another shape compiles anew.
+        batch_size: Number of images in a training step, over all devices and processes.
+        eval_batch_size: Number of images in an evaluation step, likewise, rounded up to a multiple of the devices. The
+            last batch of a set is filled up with images that do not count.
         epochs: Number of passes over the training images.
         parts: Each pass is cut into that many parts, each of which ends in an evaluation and a backup.
         learning_rate: The highest; reached after `warmup_epochs`, then a cosine down to 0.

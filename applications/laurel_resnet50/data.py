@@ -23,8 +23,8 @@ def steps_per_part(split, config):
     return steps
 
 
-def training_batches(images, config, first_part=0):
-    """Returns the batches of a run from `first_part` to its end, as a `tf.data.Dataset`.
+def training_batches(images, config, first_part=0, part=(0, 1)):
+    """Returns the batches of a run from `first_part` to its end, or a part of each, as a `tf.data.Dataset`.
 
     A run that stopped goes on with the batches that it would have seen: order, crops and mixtures depend on the seed,
     the pass and the place in it, and on no generator's state. Images are read, decoded and changed in parallel.
@@ -33,9 +33,11 @@ def training_batches(images, config, first_part=0):
         images: An `Images`.
         config: A `Config`.
         first_part: Number of parts that are done.
+        part: `(index, count)`: the rows of each batch that are given out, of so many equal parts. Other images are not
+            decoded. MixUp mixes the rows of a part.
 
     Returns:
-        A dataset of `(batch_size, image_size, image_size, 3)` pixels and `(batch_size, num_classes)` labels.
+        A dataset of `(rows, image_size, image_size, 3)` pixels and `(rows, num_classes)` labels.
     """
     tf = tensorflow()
     split = images.train
@@ -48,7 +50,9 @@ def training_batches(images, config, first_part=0):
         items = split.items(tf.stack([tf.constant(config.seed, "int64"), -1 - number]))
         items = items.take(part_size * config.parts)
         done = tf.where(number == first_pass, tf.constant(parts_done * part_size, "int64"), 0)
-        return items.skip(done).enumerate(start=number * split.count + done)
+        items = items.skip(done).enumerate()
+        items = _rows(items, config.batch_size, part)
+        return items.map(lambda place, item: (number * split.count + done + place, item))
 
     def prepare(place, item):
         crop_key, flip_key, augment_key = tf.unstack(_split(tf.stack([config.seed, place]), 3))
@@ -68,21 +72,44 @@ def training_batches(images, config, first_part=0):
 
     dataset = tf.data.Dataset.range(first_pass, config.epochs).flat_map(one_pass)
     dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.batch(config.batch_size, drop_remainder=True)
+    dataset = dataset.batch(config.batch_size // part[1], drop_remainder=True)
     return dataset.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_batches(split, num_classes, config):
-    """Returns the central squares of all images of `split`, in order, as a `tf.data.Dataset` of batches."""
+def evaluation_batches(split, num_classes, config, part=(0, 1), replicas=1):
+    """Returns the central squares of all images of `split`, in order, as a `tf.data.Dataset` of equal batches.
+
+    The images come as `(pixels, labels, weights)`. The last batch is filled up with images that weigh nothing, and the
+    others weigh so much more that a mean over all rows, as Keras takes it of losses, is the mean over the images.
+
+    Args:
+        split: A `Split`.
+        num_classes: Number of classes.
+        config: A `Config`.
+        part: See `training_batches`.
+        replicas: Number of which the size of a batch is made a multiple.
+    """
     tf = tensorflow()
+    size = -(-min(config.eval_batch_size, split.count) // replicas) * replicas
+    padded = -(-split.count // size) * size
 
-    def prepare(item):
+    def prepare(place, item):
         image, label = split.load(item)
-        return _central_crop(image, config), tf.one_hot(label, num_classes)
+        weight = tf.where(place < split.count, padded / split.count, 0.0)
+        return _central_crop(image, config), tf.one_hot(label, num_classes), tf.cast(weight, "float32")
 
-    dataset = split.items(None).take(split.count).map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.batch(config.eval_batch_size).map(lambda batch, labels: (_normalised(batch), labels))
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    items = split.items(None).take(split.count).repeat().take(padded).enumerate()
+    dataset = _rows(items, size, part).map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.batch(size // part[1], drop_remainder=True)
+    return dataset.map(lambda batch, *rest: (_normalised(batch), *rest)).prefetch(tf.data.AUTOTUNE)
+
+
+def _rows(items, batch_size, part):
+    """Returns those of enumerated items that belong to a part of each batch."""
+    index, count = part
+    if count == 1:
+        return items
+    return items.filter(lambda place, item: place % batch_size // (batch_size // count) == index)
 
 
 def _split(key, count):

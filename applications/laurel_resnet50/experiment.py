@@ -2,11 +2,12 @@
 
 import dataclasses
 
+from applications.distribution import ALONE
 from applications.laurel_resnet50 import configs, train
 from applications.runs import check_variants, run_all
 
 
-def experiment(config, variants, seeds, folder, origin, on_run=lambda name, state: None):
+def experiment(config, variants, seeds, folder, origin, on_run=lambda name, state: None, distribution=ALONE):
     """Trains each variant with each seed; see `run_all`.
 
     Args:
@@ -16,6 +17,7 @@ def experiment(config, variants, seeds, folder, origin, on_run=lambda name, stat
         folder: Where the records and the folders of the runs go.
         origin: See `train.run`.
         on_run: See `run_all`.
+        distribution: See `train.run`.
 
     Returns:
         The list of records.
@@ -30,6 +32,7 @@ def experiment(config, variants, seeds, folder, origin, on_run=lambda name, stat
         seeds,
         folder,
         lambda *which: configs.as_json(settings(*which)),
-        lambda variant, seed, folder: train.run(settings(variant, seed), folder, origin),
+        lambda variant, seed, folder: train.run(settings(variant, seed), folder, origin, distribution=distribution),
         on_run,
+        distribution,
     )

@@ -5,11 +5,13 @@ import csv
 import json
 import math
 import shutil
+import sys
 import time
 from typing import Any
 
 import keras
 
+from applications.distribution import ALONE, chief_first, refusals
 from applications.errors import UserError
 from applications.files import write_json
 from applications.laurel_resnet50 import configs, data, sources
@@ -21,7 +23,7 @@ from keras_laurel.joins import WORDS
 from keras_laurel.monitoring import join_values, laurel_joins
 
 
-def run(config, folder, origin, verbose=2):
+def run(config, folder, origin, verbose=2, distribution=ALONE):
     """Trains a model, or goes on with a run that stopped, and writes `folder/result.json`.
 
     Args:
@@ -29,23 +31,35 @@ def run(config, folder, origin, verbose=2):
         folder: Folder of the run: its record, weights, logs and backup.
         origin: Dictionary that begins the record: the command and `provenance()`.
         verbose: See `keras.Model.fit`.
+        distribution: A `Distribution`. All its processes call this function; the chief writes, and all read. A run may
+            go on under another one than that which it began with.
 
     Returns:
         The record, a dictionary.
 
     Raises:
-        UserError: If the data are not as they must be, the folder holds another run, or the loss is not finite.
+        UserError: If the data are not as they must be, the folder holds another run, the loss is not finite, or the
+            distribution refuses the batches or the model.
     """
-    images = sources.load_images(config)
-    folder = run_folder(folder, configs.as_json(config))
-    with precision(config) as policy:
-        model = compiled(config, images)
-        seconds = _fit(model, config, images, folder, verbose)
-        model.save_weights(folder / "last.weights.h5")
-        test = _evaluated(model, images.test, images, config)
+    with refusals():
+        distribution.check_batch(config.batch_size)
+    if distribution.kind == "model" and distribution.num_processes > 1:
+        raise UserError("the weights can be divided over the devices of one process alone; take --distribution data")
+    with chief_first(distribution):
+        images = sources.load_images(config)
+    folder = run_folder(folder, configs.as_json(config), distribution)
+    with precision(config) as policy, distribution.scope():
+        with refusals():
+            model = compiled(config, images)
+            distribution.prepare(model)
+        seconds = _fit(model, config, images, folder, verbose, distribution)
+        if distribution.is_chief:
+            model.save_weights(folder / "last.weights.h5")
+        test = _evaluated(model, images.test, images, config, distribution)
         record = {
             "program": "laurel_resnet50",
             **origin,
+            "distribution": distribution.describe(),
             "config": configs.as_json(config),
             "precision": policy,
             "weights": sum(math.prod(weight.shape) for weight in model.trainable_weights),
@@ -57,8 +71,10 @@ def run(config, folder, origin, verbose=2):
             "test": test,
             "joins": {name: join_values(join) for name, join in laurel_joins(model).items()},
         }
-    write_json(folder / "result.json", record)
-    shutil.rmtree(folder / "backup", ignore_errors=True)
+        if distribution.is_chief:
+            write_json(folder / "result.json", record)
+            shutil.rmtree(folder / "backup", ignore_errors=True)
+        distribution.barrier()
     return record
 
 
@@ -93,7 +109,7 @@ def compiled(config, images) -> Any:
     model.compile(
         optimizer,
         keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
-        metrics=[
+        weighted_metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.TopKCategoricalAccuracy(min(5, images.num_classes), name="top5"),
             keras.metrics.CategoricalCrossentropy(from_logits=True, name="cross_entropy"),
@@ -132,26 +148,32 @@ class EpochLog(keras.callbacks.Callback):
             logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
 
-def _fit(model, config, images, folder, verbose):
+def _fit(model, config, images, folder, verbose, distribution):
     """Trains `model` from the backup in `folder`, or from the start; returns the seconds that it took."""
     start = time.perf_counter()
     first_part = _parts_done(folder)
     held_out = images.held_out
     best = [float(row["val_accuracy"]) for row in _epochs(folder)[:first_part] if "val_accuracy" in row]
+    chief = distribution.is_chief
     log = keras.callbacks.CSVLogger(folder / "epochs.csv", append=True)
+    written = [log, keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False)]
     callbacks = [
-        keras.callbacks.ProgbarLogger(),  # before the monitor, whose many values would crowd it
+        *([keras.callbacks.ProgbarLogger()] if chief else []),  # before the monitor, whose many values would crowd it
         LaurelMonitor(),
         EpochLog(),
         keras.callbacks.TerminateOnNaN(raise_error=True),
-        log,
-        keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False),
-        keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True, delete_checkpoint=False),
+        *(written if chief else []),
+        keras.callbacks.BackupAndRestore(
+            folder / "backup",
+            save_freq="epoch" if chief else sys.maxsize,  # the others restore alone
+            double_checkpoint=True,
+            delete_checkpoint=False,
+        ),
     ]
     if config.ema:
         # After the backup, which needs the weights as they are trained, and before the best ones are kept.
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    if held_out is not None:
+    if held_out is not None and chief:
         callbacks.append(
             keras.callbacks.ModelCheckpoint(
                 folder / "best.weights.h5",
@@ -165,14 +187,14 @@ def _fit(model, config, images, folder, verbose):
     with _unreadable_named(images):
         try:
             model.fit(
-                data.training_batches(images, config, first_part),
+                data.training_batches(images, config, first_part, distribution.data_shard),
                 epochs=config.epochs * config.parts,
                 initial_epoch=first_part,
                 steps_per_epoch=data.steps_per_part(images.train, config),
-                validation_data=data.evaluation_batches(held_out, images.num_classes, config) if held_out else None,
+                validation_data=_evaluation(held_out, images, config, distribution) if held_out else None,
                 callbacks=callbacks,
                 shuffle=False,  # the batches are shuffled
-                verbose=verbose,
+                verbose=verbose if chief else 0,
             )
         except RuntimeError as error:
             if not str(error).startswith("NaN or Inf loss"):
@@ -181,15 +203,22 @@ def _fit(model, config, images, folder, verbose):
                 f"the loss is not finite any more; a learning_rate below {config.learning_rate} may help"
             ) from error
         finally:
-            if log.csv_file is not None:
+            if chief and log.csv_file is not None:
                 log.csv_file.close()  # which Keras leaves open where training stops early
     return time.perf_counter() - start
 
 
-def _evaluated(model, split, images, config):
+def _evaluation(split, images, config, distribution):
+    """Returns the batches of an evaluation, or this process's part of them."""
+    return data.evaluation_batches(
+        split, images.num_classes, config, distribution.data_shard, distribution.num_replicas
+    )
+
+
+def _evaluated(model, split, images, config, distribution):
     """Returns the metrics on `split` as floats."""
     with _unreadable_named(images):
-        batches = data.evaluation_batches(split, images.num_classes, config)
+        batches = _evaluation(split, images, config, distribution)
         return {key: float(value) for key, value in model.evaluate(batches, verbose=0, return_dict=True).items()}
 
 

@@ -2,8 +2,8 @@
 
     python distributed_runs.py laurel_decoder_lm '[{"config": {...}, "folder": "runs/a", "kind": "model:2x4"}, ...]'
 
-A job may have `"copy_of"`, another job's folder, of which its folder becomes a copy first; or `"stop": 6`, the step (of the ResNet: the part) in which the run stops as if interrupted, or with
-`"kill": 1` the process of that number dies.
+A job may have `"copy_of"`, another job's folder, of which its folder becomes a copy first; or `"stop": 6`, the step (of
+the ResNet: the part) in which the run stops as if interrupted, or with `"kill": 1` the process of that number dies.
 """
 
 import contextlib
@@ -102,6 +102,7 @@ def main(recipe, jobs, *arguments):
     if os.environ["KERAS_BACKEND"] == "tensorflow":
         import tensorflow as tf
 
+        tf.config.threading.set_inter_op_parallelism_threads(16)  # devices that wait for data hold a thread each
         cpus = [tf.config.LogicalDeviceConfiguration()] * int(os.environ["CPUS"])
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], cpus)
     import importlib

@@ -32,11 +32,12 @@ def folder(tmp_path):
 
 
 def greys(batches):
-    """Returns (grey, label) of all images."""
+    """Returns (grey, label) of all images that count."""
     return [
         (round(float(image[0, 0, 0] + MEAN[0]), 2), int(label.argmax()))
-        for images, labels in batches.as_numpy_iterator()
-        for image, label in zip(images, labels)
+        for images, labels, *weights in batches.as_numpy_iterator()
+        for image, label, *weight in zip(images, labels, *weights)
+        if weight != [0.0]
     ]
 
 
@@ -93,7 +94,7 @@ def test_pixels_are_those_of_preprocess_input_in_an_encoded_image(ending, tmp_pa
     images = load_images(config)
     expected = keras.applications.resnet.preprocess_input(pixels.astype("float32"))[0, 0]
     for dataset in (data.training_batches(images, config), data.evaluation_batches(images.test, 2, config)):
-        ((batch, labels),) = dataset.as_numpy_iterator()
+        ((batch, labels, *_),) = dataset.as_numpy_iterator()
         assert (batch.shape, batch.dtype) == ((2, 8, 8, 3), np.float32)
         assert sorted(labels.tolist()) == [[0.0, 1.0], [1.0, 0.0]]
         assert np.allclose(batch, expected, atol=0 if ending == "png" else 1.5)  # JPEG rounds colours
@@ -106,11 +107,29 @@ def arrays(monkeypatch, images):
     return dataclasses.replace(SMALL, data="keras:mnist", held_out=0, batch_size=1)
 
 
+def test_the_parts_of_batches_together_are_the_batches(folder):
+    images, config = load_images(folder), dataclasses.replace(folder, batch_size=2, parts=2, epochs=2)
+    for whole, first, second in (
+        [data.training_batches(images, config, 1, part) for part in ((0, 1), (0, 2), (1, 2))],
+        [data.evaluation_batches(images.train, 2, config, part, 2) for part in ((0, 1), (0, 2), (1, 2))],
+    ):
+        for batch, *halves in zip(*(each.as_numpy_iterator() for each in (whole, first, second)), strict=True):
+            for array, *parts in zip(batch, *halves, strict=True):
+                np.testing.assert_array_equal(array, np.concatenate(parts))
+
+
+def test_what_fills_the_last_batch_weighs_nothing_and_the_mean_over_all_rows_is_that_of_the_images(folder):
+    images = load_images(folder)
+    batches = data.evaluation_batches(images.train, 2, folder, replicas=3).as_numpy_iterator()
+    weights = np.concatenate([weights for _, _, weights in batches])
+    np.testing.assert_allclose(weights, [9 / 8] * 8 + [0.0])
+
+
 def test_a_test_image_is_its_central_square(monkeypatch):
     image = np.arange(24, dtype="uint8").reshape(1, 4, 6)
     config = dataclasses.replace(arrays(monkeypatch, image), crop_fraction=0.5, image_size=2)
     images = load_images(config)
-    ((batch, _),) = data.evaluation_batches(images.test, 1, config).as_numpy_iterator()
+    ((batch, _, _),) = data.evaluation_batches(images.test, 1, config).as_numpy_iterator()
     assert np.array_equal(np.round(batch + MEAN)[0, :, :, 0], [[8, 9], [14, 15]])
 
 
@@ -156,7 +175,7 @@ def test_a_missing_tensorflow_is_a_clear_error(monkeypatch):
 def test_digits_are_scikit_learns():
     images = load_images(SMALL)
     assert (images.num_classes, images.train.count, images.held_out.count, images.test.count) == (10, 1435, 2, 360)
-    ((batch, labels),) = data.evaluation_batches(images.test, 10, SMALL).take(1).as_numpy_iterator()
+    ((batch, labels, _),) = data.evaluation_batches(images.test, 10, SMALL).take(1).as_numpy_iterator()
     assert np.allclose((batch + MEAN).max(), 255)
     assert np.array_equal(labels.sum(axis=1), [1.0, 1.0])
 
