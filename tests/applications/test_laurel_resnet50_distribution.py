@@ -82,7 +82,7 @@ def test_an_evaluation_is_that_of_one_process(spread):
 
 
 def test_the_command_runs_over_what_there_is(tmp_path):
-    arguments = ("--smoke", "--set", "num_blocks=1,1,1,1", "--set", "filters=4,4,4,4")
+    arguments = ("--smoke", "--set", "num_blocks=1,1,1,1", "--set", "filters=4,4,4,4", "--set", "rank=2")
     arguments = ("train", *arguments, "--distribution", "data", "--out", tmp_path / "run")
     done = run_command(RECIPE, *arguments, backend=BACKEND)
     assert done.returncode == 0, done.stdout
