@@ -27,7 +27,8 @@ def join(skip, alpha, factors, fx, states):
         skip: Function of `factors` and `states` that returns a tensor of the shape of `fx` in float32 or wider; with
             `beta_within=True` the same by an expression whose gradient costs less.
         alpha: Tensor above zero, a scalar or one that broadcasts to `fx`; `None` for one.
-        factors: Tuple of small tensors, beta the first (`None` only where alpha is), of lists of them and of `None`.
+        factors: Tuple of what else the skip is made of: beta (like alpha), gamma (a vector), the norm's gain, and others,
+            small tensors or lists of them; `None` for what is not there.
         fx: Tensor, the branch's output.
         states: List of tensors of its shape; the first's dtype is that of `y`.
 
@@ -47,20 +48,43 @@ def join(skip, alpha, factors, fx, states):
 
     def backward(kept, dy):
         alpha, factors, of_fx, states, y = kept
+        if factors[2] is not None:
+            # A norm needs its input again. Apart from the forward pass, whose input the compiler would else keep.
+            factors, states, dy = jax.lax.optimization_barrier((factors, states, dy))
+        (alphas, factors), gather = jax.vjp(functools.partial(_for_each_example, dy.shape), alpha, factors)
         _, pull = jax.vjp(functools.partial(skip, beta_within=True), factors, states)
         dfactors, _ = pull(_wide(dy))
-        dalpha = None
+        dalphas = None
         if alpha is not None:
-            axes = [axis for axis in range(y.ndim) if not alpha.ndim or alpha.shape[axis] == 1]
-            dalpha = jnp.sum(_wide(dy) * _wide(y), axes, keepdims=alpha.ndim > 0)
-            dalpha = (dalpha - factors[0] * dfactors[0]) / alpha
-        dy, dalpha, dfactors = jax.lax.optimization_barrier((dy, dalpha, dfactors))
+            axes = [axis for axis in range(1, y.ndim) if alphas.shape[axis] == 1]
+            dalphas = jnp.sum(_wide(dy) * _wide(y), axes, keepdims=True)
+            dalphas = (dalphas - factors[0] * dfactors[0]) / alphas
+        dy, dalphas, dfactors = jax.lax.optimization_barrier((dy, dalphas, dfactors))
         _, dstates = pull(_wide(dy))
         dfx = _wide(dy) if alpha is None else alpha * _wide(dy)
-        return dalpha, dfactors, dfx.astype(of_fx.dtype), dstates
+        return *gather((dalphas, dfactors)), dfx.astype(of_fx.dtype), dstates
 
     differentiable.defvjp(forward, backward)
     return differentiable(alpha, factors, fx, states)
+
+
+def _for_each_example(shape, alpha, factors):
+    """Returns alpha, beta, gamma and the gain once for each example of a batch of `shape`, ready to broadcast.
+
+    So the sums that make their gradients leave the batch as it is, which may be divided over devices: the devices
+    exchange theirs with all others at the end of the step, and not in each join.
+    """
+    beta, gamma, gain, *others = factors
+    batch, ones = shape[0], (1,) * (len(shape) - 1)
+
+    def each(weight):
+        return None if weight is None else jnp.broadcast_to(weight, (batch, *(weight.shape[1:] or ones)))
+
+    if gamma is not None:
+        gamma = jnp.broadcast_to(gamma.reshape(-1, 1, *ones), (gamma.size, batch, *ones))
+    if gain is not None:
+        gain = jnp.broadcast_to(gain, (batch, *ones[1:], gain.size))
+    return each(alpha), (each(beta), gamma, gain, *others)
 
 
 def matmul(x, kernel):

@@ -276,7 +276,7 @@ class Laurel(keras.layers.Layer):
         terms = self._weighed(states) if projections is None else projections
         total = ops.cast(self.augmentation.combine(gamma, terms, up), _wide(self.compute_dtype))
         if self.norm:
-            total = ops.rms_normalization(total, scale=gain, epsilon=self.norm_epsilon)
+            total = gain * ops.rms_normalization(total, epsilon=self.norm_epsilon)
         return total if self.axis == -1 else ops.moveaxis(total, -1, self.axis)
 
     def _weighed(self, states):
