@@ -278,8 +278,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
 
     def _check_length(self, token_ids):
         most, length = getattr(self.position_embedding, "sequence_length", None), token_ids.shape[1]
-        # While a model is exported, the length may be a symbol.
-        if most is not None and isinstance(length, int) and length > most:
+        if most is not None and length is not None and length > most:
             raise ValueError(
                 f"Expected at most {most} tokens, as many as there are learned positions (`max_sequence_length`). "
                 f"Received: {length} tokens"
