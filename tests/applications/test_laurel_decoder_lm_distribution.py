@@ -65,46 +65,52 @@ def assert_equal_runs(folder, alone):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-4, rtol=0, err_msg=ours.path)
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="model parallelism is JAX's")
-def test_a_run_under_a_mesh_goes_on_under_another_and_under_none(alone, tmp_path):
-    kinds = ("model:2x4", "data", "none")
-    job = {"config": CONFIG, "folder": tmp_path / "run", "kind": "model:2x4", "stop": 6}
-    on = [{"config": CONFIG, "folder": tmp_path / kind, "kind": kind, "copy_of": tmp_path / "run"} for kind in kinds]
-    assert_run(RECIPE, [job, *on], backend=BACKEND, devices=8)
-    for kind in kinds:
-        assert_equal_runs(tmp_path / kind, alone)
-    assert [record(tmp_path / kind)["distribution"]["mesh"] for kind in kinds] == [
-        {"batch": 2, "model": 4},
-        {"batch": 8},
-        None,
-    ]
+if BACKEND == "jax":  # model parallelism is JAX's
+
+    def test_a_run_under_a_mesh_goes_on_under_another_and_under_none(alone, tmp_path):
+        kinds = ("model:2x4", "data", "none")
+        job = {"config": CONFIG, "folder": tmp_path / "run", "kind": "model:2x4", "stop": 6}
+        on = [
+            {"config": CONFIG, "folder": tmp_path / kind, "kind": kind, "copy_of": tmp_path / "run"} for kind in kinds
+        ]
+        assert_run(RECIPE, [job, *on], backend=BACKEND, devices=8)
+        for kind in kinds:
+            assert_equal_runs(tmp_path / kind, alone)
+        assert [record(tmp_path / kind)["distribution"]["mesh"] for kind in kinds] == [
+            {"batch": 2, "model": 4},
+            {"batch": 8},
+            None,
+        ]
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="the processes of torchrun are killed below; TensorFlow has one")
-def test_two_processes_that_divide_the_weights_are_one(alone, tmp_path):
-    job = {"config": CONFIG, "folder": tmp_path, "kind": "model:2x2"}
-    assert_run(RECIPE, [{**job, "stop": 6}, job], backend=BACKEND, devices=2, processes=2)
-    assert record(tmp_path)["distribution"]["processes"] == 2
-    assert_equal_runs(tmp_path, alone)
+if BACKEND == "jax":  # the processes of torchrun are killed below; TensorFlow has one
+
+    def test_two_processes_that_divide_the_weights_are_one(alone, tmp_path):
+        job = {"config": CONFIG, "folder": tmp_path, "kind": "model:2x2"}
+        assert_run(RECIPE, [{**job, "stop": 6}, job], backend=BACKEND, devices=2, processes=2)
+        assert record(tmp_path)["distribution"]["processes"] == 2
+        assert_equal_runs(tmp_path, alone)
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="JAX notices a process that dies after minutes; TensorFlow has one")
-def test_a_run_of_two_processes_of_which_one_dies_goes_on(alone, tmp_path):
-    job = {"config": CONFIG, "folder": tmp_path, "kind": "data"}
-    (done,) = run_jobs(RECIPE, [{**job, "stop": 6, "kill": 1}], backend=BACKEND, processes=2)
-    assert done.returncode != 0
-    assert not (tmp_path / "result.json").exists()
-    assert_run(RECIPE, [job], backend=BACKEND, processes=2)
-    assert record(tmp_path)["distribution"]["processes"] == 2
-    assert_equal_runs(tmp_path, alone)
+if BACKEND == "torch":  # JAX notices a process that dies after minutes; TensorFlow has one
+
+    def test_a_run_of_two_processes_of_which_one_dies_goes_on(alone, tmp_path):
+        job = {"config": CONFIG, "folder": tmp_path, "kind": "data"}
+        (done,) = run_jobs(RECIPE, [{**job, "stop": 6, "kill": 1}], backend=BACKEND, processes=2)
+        assert done.returncode != 0
+        assert not (tmp_path / "result.json").exists()
+        assert_run(RECIPE, [job], backend=BACKEND, processes=2)
+        assert record(tmp_path)["distribution"]["processes"] == 2
+        assert_equal_runs(tmp_path, alone)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others are tested above")
-def test_a_run_over_the_devices_of_tensorflow_goes_on_under_none(alone, tmp_path):
-    job = {"config": CONFIG, "folder": tmp_path, "kind": "data"}
-    assert_run(RECIPE, [{**job, "stop": 6}, {**job, "kind": "none"}], backend=BACKEND, devices=2)
-    assert record(tmp_path)["distribution"]["devices"] == 1
-    assert_equal_runs(tmp_path, alone)
+if BACKEND == "tensorflow":  # the others are tested above
+
+    def test_a_run_over_the_devices_of_tensorflow_goes_on_under_none(alone, tmp_path):
+        job = {"config": CONFIG, "folder": tmp_path, "kind": "data"}
+        assert_run(RECIPE, [{**job, "stop": 6}, {**job, "kind": "none"}], backend=BACKEND, devices=2)
+        assert record(tmp_path)["distribution"]["devices"] == 1
+        assert_equal_runs(tmp_path, alone)
 
 
 def test_the_command_runs_over_what_there_is(tmp_path):
