@@ -27,8 +27,8 @@ def join(skip, alpha, factors, fx, states):
         skip: Function of `factors` and `states` that returns a tensor of the shape of `fx` in float32 or wider; with
             `beta_within=True` the same by an expression whose gradient costs less.
         alpha: Tensor above zero, a scalar or one that broadcasts to `fx`; `None` for one.
-        factors: Tuple of what else the skip is made of: beta (like alpha), gamma (a vector), the norm's gain, and others,
-            small tensors or lists of them; `None` for what is not there.
+        factors: Tuple of what else the skip is made of: beta (like alpha), gamma (a vector), the norm's gain, and
+            others, small tensors or lists of them; `None` for what is not there.
         fx: Tensor, the branch's output.
         states: List of tensors of its shape; the first's dtype is that of `y`.
 
