@@ -55,7 +55,7 @@ def join(skip, alpha, factors, fx, states):
         _, pull = jax.vjp(functools.partial(skip, beta_within=True), factors, states)
         dfactors, _ = pull(_wide(dy))
         dalphas = None
-        if alpha is not None:
+        if alphas is not None:
             axes = [axis for axis in range(1, y.ndim) if alphas.shape[axis] == 1]
             dalphas = jnp.sum(_wide(dy) * _wide(y), axes, keepdims=True)
             dalphas = (dalphas - factors[0] * dfactors[0]) / alphas
