@@ -27,8 +27,8 @@ def join(skip, alpha, factors, fx, states):
         skip: Function of `factors` and `states` that returns a tensor of the shape of `fx` in float32 or wider; with
             `beta_within=True` the same by an expression whose gradient costs less.
         alpha: Tensor above zero, a scalar or one that broadcasts to `fx`; `None` for one.
-        factors: Tuple of what else the skip is made of: beta (like alpha), gamma (a vector), the norm's gain, and
-            others, small tensors or lists of them; `None` for what is not there.
+        factors: Tuple of what else the skip is made of: beta (like alpha), gamma (a vector), the norm's gain, the list
+            of projections and `up`; `None` for what is not there.
         fx: Tensor, the branch's output.
         states: List of tensors of its shape; the first's dtype is that of `y`.
 
@@ -48,9 +48,10 @@ def join(skip, alpha, factors, fx, states):
 
     def backward(kept, dy):
         alpha, factors, of_fx, states, y = kept
-        if factors[2] is not None:
-            # A norm needs its input again. Apart from the forward pass, whose input the compiler would else keep.
-            factors, states, dy = jax.lax.optimization_barrier((factors, states, dy))
+        _, _, gain, projections, _ = factors
+        if gain is not None and projections is not None:
+            # The norm needs its input again. Apart from the forward pass, whose own the compiler would else keep.
+            factors, dy = jax.lax.optimization_barrier((factors, dy))
         (alphas, factors), gather = jax.vjp(functools.partial(_for_each_example, dy.shape), alpha, factors)
         _, pull = jax.vjp(functools.partial(skip, beta_within=True), factors, states)
         dfactors, _ = pull(_wide(dy))
