@@ -200,7 +200,7 @@ def tpu(monkeypatch):
 
     def fake(processes):
         distributed = types.SimpleNamespace(is_initialized=lambda: False)
-        config = types.SimpleNamespace(jax_platforms="tpu,cpu")
+        config = types.SimpleNamespace(jax_platforms="tpu,cpu", update=lambda name, value: None)
         names = types.SimpleNamespace(distributed=distributed, config=config, process_count=lambda: processes)
         monkeypatch.setattr(jax_mesh, "jax", names)
 
