@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 DEMO_READY := $(VENV)/.demo-ready
 TEST_READY := $(VENV)/.test-ready
 
-.PHONY: help demo test check wheel clean
+.PHONY: help demo test slow check wheel clean
 
 help:  ## Shows this help.
 	@echo "make TARGET [BACKEND=jax|tensorflow|torch] [ARGS=...]"
@@ -24,6 +24,9 @@ test: $(TEST_READY) wheel  ## Runs all tests on JAX, TensorFlow and PyTorch, or 
 		echo "== $$backend"; \
 		KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS) || exit 1; \
 	done
+
+slow: override ARGS += -m slow
+slow: test  ## Runs the tests that take too long for every day, on all or on BACKEND.
 
 wheel: $(TEST_READY)  ## Builds the wheel, installs it elsewhere and runs the layers' tests against it.
 	bash tests/wheel.sh $(BIN)/python

@@ -1,7 +1,16 @@
 """What all tests share: a seed. Shared functions are in `reference.py`, `variants.py` and `processes.py`."""
 
+import gc
+
 import keras
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _garbage():
+    """Has later collections, of which `quantize` makes one a layer, pass over what has been imported and cached."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -66,8 +66,11 @@ def bound(mode, num_layers):
 
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [(name, mode) for mode in ("int8", "int4") for name in ("resnet", "decoder")]
-    + [("retrofitted", "int8"), ("decoder-rw", "int4")],
+    [("resnet", "int8"), ("decoder", "int4")]
+    + [
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (("resnet", "int4"), ("decoder", "int8"), ("retrofitted", "int8"), ("decoder-rw", "int4"))
+    ],
 )
 def test_a_quantized_model_is_close_is_saved_and_may_be_folded_before(name, mode, tmp_path):
     function, word, inputs = MODELS[name]

@@ -16,7 +16,6 @@ from processes import run_python
 
 from keras_laurel.distribution import distribute, jax_mesh
 
-VARIANTS = ["add", "rw", "lr", "pa", "rw+lr", "rw+lr+pa"]
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +43,9 @@ def finish(process):
 
 
 @pytest.mark.parametrize(
+    "variants", [["rw+lr+pa"], pytest.param(["add", "rw", "lr", "pa", "rw+lr"], marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize(
     ("name", "divided", "expected"),
     [
         ("decoder", 15, {"transformer_layer_0/attention/query/kernel": [[8, 4, 2], [4, 1, 2]]}),
@@ -54,9 +56,9 @@ def finish(process):
         ),
     ],
 )
-def test_each_variant_trains_over_a_mesh_as_on_one_device(name, divided, expected, tmp_path):
-    results = finish(start(tmp_path / "model.weights.h5", name, VARIANTS, ["none", "data", "model:2x4"]))
-    for variant in VARIANTS:
+def test_each_variant_trains_over_a_mesh_as_on_one_device(name, divided, expected, variants, tmp_path):
+    results = finish(start(tmp_path / "model.weights.h5", name, variants, ["none", "data", "model:2x4"]))
+    for variant in variants:
         one, data, model = (results[f"{variant} {kind}"] for kind in ("none", "data", "model:2x4"))
         for found in (data, model):
             np.testing.assert_allclose(found["losses"], one["losses"], rtol=1e-5, err_msg=variant)
@@ -68,7 +70,7 @@ def test_each_variant_trains_over_a_mesh_as_on_one_device(name, divided, expecte
         np.testing.assert_allclose(results["outputs"][kind], results["outputs"]["written"], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["data", "model:2x4"])
+@pytest.mark.parametrize("kind", ["data", pytest.param("model:2x4", marks=pytest.mark.slow)])
 def test_two_processes_train_as_one(kind, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

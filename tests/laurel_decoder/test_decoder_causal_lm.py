@@ -364,6 +364,7 @@ def test_a_quantized_model_reloads(tmp_path, mode):
     assert loaded.generate("ab", max_length=6).startswith("ab")
 
 
+@pytest.mark.slow
 def test_gptq_quantizes_the_blocks_with_their_history():
     model, tokens = byte_lm("rw+lr+pa"), random_tokens()
     exact = to_numpy(model(tokens))
