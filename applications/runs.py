@@ -90,16 +90,3 @@ def run_all(variants, seeds, folder, settings, run, on_run=lambda name, state: N
 
 def _record(path):
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def check_variants(variants, known):
-    """Refuses variants that are unknown or named twice.
-
-    Raises:
-        UserError: If one of the names `variants` is not `known`, or is there twice.
-    """
-    for name in variants:
-        if name not in known:
-            raise UserError(f"unknown variant {name!r}; known: {', '.join(dict.fromkeys(known))}")
-        if variants.count(name) > 1:
-            raise UserError(f"the variant {name!r} is named twice")

@@ -13,6 +13,7 @@ from applications.backend import choose_backend
 from applications.commands import errors, print_table
 from applications.errors import UserError
 from applications.files import writable_folder, write_json
+from applications.variants import check_names
 
 RATE, WEIGHT_DECAY, CLIP_NORM = 1e-3, 0.1, 1.0
 
@@ -203,10 +204,8 @@ def _images(batch_size, image_size):
 
 
 def _names(variants, known):
-    from applications.runs import check_variants  # imports Keras, so the backend must have been chosen
-
     names = [name.strip() for name in variants.split(",")]
-    check_variants(names, known)
+    check_names(names, known)
     return names
 
 

@@ -5,6 +5,7 @@ import dataclasses
 from applications import settings as fields
 from applications.errors import UserError
 from applications.settings import as_json as as_json
+from applications.variants import parsed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Config:
         rank: Rank of the low-rank maps.
         num_activations: Number of states that PA weighs.
         joins: A join for each `"sublayer"`, two a block, or for each `"block"`, as the paper counts them.
+        residual_weights: Form of alpha and beta, `"softmax"`, `"sigmoid"`, `"single"` or `"free"`.
+        scale: Sum of alpha and beta at the start; at 1 the stream is halved at every join, as in the paper's text.
+        previous: The states that PA weighs, the `"last"` of them, or the `"first"`, which is one.
+        down_initializer: Of the low-rank maps' first factor, `"column_orthogonal"` or the name of a Keras initializer.
         schedule: After a linear warmup, `"cosine"`, or `"wsd"`: constant, then a linear decay over the last steps.
         learning_rate: The highest.
         warmup_steps: Length of the warmup.
@@ -77,6 +82,10 @@ class Config:
     rank: int = 32
     num_activations: int = 3
     joins: str = "sublayer"
+    residual_weights: str = "softmax"
+    scale: float = 2.0
+    previous: str = "last"
+    down_initializer: str = "column_orthogonal"
     schedule: str = "cosine"
     learning_rate: float = 1e-3
     warmup_steps: int = 200
@@ -218,16 +227,18 @@ def named(name):
 
 
 def with_variant(config, variant):
-    """Returns `config` with the joins of `variant`: a word, or "add+1", the control with one more block."""
-    if variant != "add+1":
-        return dataclasses.replace(config, residual=variant)
+    """Returns `config` with what `variant` names; see `applications.variants.parsed`."""
+    word, more, settings = parsed(variant)
+    config = with_settings(dataclasses.replace(config, residual=word), settings)
+    if not more:
+        return config
     num_layers = config.num_layers
     if num_layers is None:
         # Only here: the command line must be read before Keras chooses its backend.
         from keras_laurel.applications.laurel_decoder.sizes import SIZES
 
         num_layers = SIZES[config.size]["num_layers"]
-    return dataclasses.replace(config, residual="add", num_layers=num_layers + 1)
+    return dataclasses.replace(config, num_layers=num_layers + more)
 
 
 def with_settings(config, settings):
@@ -251,7 +262,7 @@ def checked(config):
                 *("evaluate_every", "evaluate_batches", "checkpoint_every"),
             ),
             "at least 0": ("seed", "warmup_steps", "weight_decay", "sample_every"),
-            "above 0": ("learning_rate", "clip_norm"),
+            "above 0": ("learning_rate", "clip_norm", "scale"),
             "at least 0 and at most 1": ("final_rate",),
             "above 0 and at most 1": ("decay_part",),
             "at least 0 and at most 0.5": ("held_out",),
@@ -262,6 +273,8 @@ def checked(config):
         config,
         {
             "joins": ("sublayer", "block"),
+            "residual_weights": ("softmax", "sigmoid", "single", "free"),
+            "previous": ("last", "first"),
             "schedule": ("cosine", "wsd"),
             "jit": ("auto", "true", "false"),
             "precision": ("auto", "float32", "bfloat16", "mixed_bfloat16", "mixed_float16"),

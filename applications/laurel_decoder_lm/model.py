@@ -8,6 +8,7 @@ from applications.laurel_decoder_lm.schedules import schedule
 from keras_laurel import exclude_from_weight_decay
 from keras_laurel.applications import LaurelCausalLMPreprocessor, LaurelDecoderLM
 from keras_laurel.applications.laurel_decoder.sizes import SIZES
+from keras_laurel.initializers import ColumnOrthogonal
 from keras_laurel.joins import WORDS
 
 
@@ -46,7 +47,8 @@ def build(config, tokenizer):
             config.size,
             residual=config.residual,
             rank=config.rank,
-            num_activations=config.num_activations,
+            num_activations=1 if config.previous == "first" else config.num_activations,
+            residual_arguments=_residual_arguments(config),
             joins=config.joins,
             vocabulary_size=tokenizer.vocabulary_size(),
             max_sequence_length=config.context,
@@ -57,6 +59,16 @@ def build(config, tokenizer):
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _residual_arguments(config):
+    initializer = config.down_initializer
+    return {
+        "residual_weights": config.residual_weights,
+        "scale": config.scale,
+        "previous": config.previous,
+        "down_initializer": ColumnOrthogonal() if initializer == "column_orthogonal" else initializer,
+    }
 
 
 class Trainer(keras.Model):

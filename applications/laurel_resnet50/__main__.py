@@ -95,7 +95,10 @@ def experiment(
     data_dir: DataDir = None,
     settings: Settings = None,
     variants: Annotated[
-        str, typer.Option(help="Comma-separated joins; add+1 is add with one more block in the third stage.")
+        str,
+        typer.Option(
+            help="Comma-separated joins; add+1 has one more block in the third stage, rw+lr@rank=8 another rank."
+        ),
     ] = ",".join(configs.VARIANTS),
     seeds: Annotated[int, typer.Option(help="How many seeds, 0, 1, ...; each trains all variants.")] = 3,
     out: Annotated[

@@ -5,6 +5,7 @@ import dataclasses
 from applications import settings as fields
 from applications.errors import UserError
 from applications.settings import as_json as as_json
+from applications.variants import parsed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,15 +155,14 @@ def named(name):
 
 
 def with_variant(config, variant):
-    """Returns `config` with the joins of `variant`: a word, or "add+1", the paper's control.
+    """Returns `config` with what `variant` names; see `applications.variants.parsed`.
 
-    That one has one more block in the last stage but one: the third of ResNet-50's four.
+    Blocks are added to the last stage but one, the third of ResNet-50's four: "add+1" is the paper's control.
     """
-    if variant != "add+1":
-        return dataclasses.replace(config, residual=variant)
+    word, more, settings = parsed(variant)
     blocks = list(config.num_blocks)
-    blocks[-2] += 1
-    return dataclasses.replace(config, residual="add", num_blocks=tuple(blocks))
+    blocks[-2] += more
+    return with_settings(dataclasses.replace(config, residual=word, num_blocks=tuple(blocks)), settings)
 
 
 def with_settings(config, settings):

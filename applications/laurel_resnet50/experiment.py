@@ -4,7 +4,8 @@ import dataclasses
 
 from applications.distribution import ALONE
 from applications.laurel_resnet50 import configs, train
-from applications.runs import check_variants, run_all
+from applications.runs import run_all
+from applications.variants import check_variants
 
 
 def experiment(config, variants, seeds, folder, origin, on_run=lambda name, state: None, distribution=ALONE):
@@ -22,7 +23,7 @@ def experiment(config, variants, seeds, folder, origin, on_run=lambda name, stat
     Returns:
         The list of records.
     """
-    check_variants(variants, (*configs.VARIANTS, *train.WORDS))
+    check_variants(variants, train.WORDS)
 
     def settings(variant, seed):
         return dataclasses.replace(configs.with_variant(config, variant), seed=seed)

@@ -105,7 +105,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, folders):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["experiment", "--variants", "add,near"], "unknown variant 'near'; known: add, add+1, rw"),
+        (["experiment", "--variants", "add,near"], "unknown variant 'near'; known: add, rw"),
         (["experiment", "--seeds", 0], "--seeds must be at least 1, not 0"),
         (["throughput", "--steps", 0], "--steps must be at least 1, not 0"),
     ],
@@ -138,6 +138,10 @@ def test_the_control_has_one_more_block_in_the_last_stage_but_one():
     assert configs.with_variant(SMALL, "add+1").num_blocks == (2, 1)
     assert configs.with_variant(SMALL, "add+1").residual == "add"
     assert configs.with_variant(SMALL, "rw") == dataclasses.replace(SMALL, residual="rw")
+
+
+def test_a_variant_may_change_settings():
+    assert configs.with_variant(SMALL, "rw+lr@rank=3") == dataclasses.replace(SMALL, residual="rw+lr", rank=3)
 
 
 def test_the_rate_warms_up_and_falls_to_zero():

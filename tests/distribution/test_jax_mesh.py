@@ -17,7 +17,6 @@ from processes import run_python
 from keras_laurel.distribution import distribute, jax_mesh
 
 
-
 @pytest.fixture(autouse=True)
 def _no_distribution():
     yield

@@ -15,7 +15,9 @@ from keras_laurel.distribution import Distribution, distribute
 
 JOBS = [(name, "rw+lr+pa", {"validate": False}) for name in ("decoder", "resnet")]
 JOBS += [("linear", None, {}), ("overflow", None, {})]
-SLOW_JOBS = [(name, variant, {"validate": False}) for name in ("decoder", "resnet") for variant in training.VARIANTS[:-1]]
+SLOW_JOBS = [
+    (name, variant, {"validate": False}) for name in ("decoder", "resnet") for variant in training.VARIANTS[:-1]
+]
 
 
 def run(path, cpus, jobs):
