@@ -150,8 +150,8 @@ CPP_DOCS_SMALL = Config(
     checkpoint_every=200,
 )
 
-# Paper:    LAuReL's table 5 in small: as the paper one join a block, but 12 blocks of width 96 and 1.4M weights where the
-#           paper has 24 of 768. Text as above; the learning rate is the best of three for `add` and for `rw+lr+pa`.
+# Paper:    LAuReL's table 5 in small: as the paper one join a block, but 12 blocks of width 96 and 1.4M weights for its
+#           24 of 768. Text as above; the learning rate is the best of three for `add` and for `rw+lr+pa`.
 # Command:  python -m applications.laurel_decoder_lm experiment --config cpp_docs_deep
 #           --variants add,add+4,rw,lr,pa,rw+lr,rw+lr+pa
 # Hardware: one CPU core, about five minutes a run.
