@@ -18,6 +18,7 @@ from applications.laurel_decoder_lm import report as laurel_decoder_lm
 from applications.laurel_resnet50 import report as laurel_resnet50
 from applications.tiny_lm import report as tiny_lm
 from benchmarks import generate_speed_report, step_time_report, tpu_compile_report, tpu_scaling_report
+from benchmarks.mad import report as mad
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -27,6 +28,7 @@ DOCUMENTS = (
     "applications/laurel_resnet50/README.md",
     "applications/laurel_decoder_lm/README.md",
     "benchmarks/README.md",
+    "benchmarks/mad/README.md",
 )
 PROGRAMS = {
     "tiny_lm": tiny_lm,
@@ -36,6 +38,7 @@ PROGRAMS = {
     "generate_speed": generate_speed_report,
     "tpu_compile": tpu_compile_report,
     "tpu_scaling": tpu_scaling_report,
+    "mad": mad,
 }
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end table -->)", re.DOTALL)
 

@@ -140,3 +140,31 @@ _REDUCED = (
 # of 0.99 or more at each baseline but compression's, where that is 0.49, and of 0.93 at memorization's headroom; the
 # other headrooms have not been calibrated.
 MAD_CPU = Protocol("MAD-CPU", {settings[0].task.name: settings for settings in _REDUCED}, (1e-3, 5e-4), (0.0,))
+
+# Shows that everything runs; the scores mean nothing.
+SMOKE = Protocol(
+    "smoke",
+    {
+        settings[0].task.name: settings
+        for settings in (
+            _reduced(
+                InContextRecall,
+                num_steps=4,
+                num_train=8,
+                num_test=4,
+                batch_size=4,
+                baseline={"vocab_size": 4, "seq_len": 8},
+            ),
+            _reduced(
+                Compression,
+                num_steps=4,
+                num_train=8,
+                num_test=4,
+                batch_size=4,
+                baseline={"vocab_size": 4, "seq_len": 4},
+            ),
+        )
+    },
+    (1e-3,),
+    (0.0,),
+)

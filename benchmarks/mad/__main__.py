@@ -1,0 +1,202 @@
+"""The command line: `python -m benchmarks.mad --help`."""
+
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+
+from applications.backend import choose_backend
+from applications.commands import errors, print_table, stopped
+from applications.errors import UserError
+from applications.memory import keep_freed_memory
+from benchmarks.mad import settings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+PROTOCOLS = {"mad-cpu": settings.MAD_CPU, "mad": settings.MAD, "smoke": settings.SMOKE}
+Protocol = Annotated[
+    str,
+    typer.Option(
+        help="mad-cpu, reduced, a few minutes a run; mad, as published; smoke, which only shows that all runs."
+    ),
+]
+Out = Annotated[str | None, typer.Option(help="Folder of the records.", show_default="runs/mad/PROTOCOL")]
+
+
+@app.callback()
+def main():
+    """Mechanistic architecture design: what an architecture, or a join, does on six small tasks."""
+    keep_freed_memory()
+
+
+@app.command()
+def run(
+    protocol: Protocol = "mad-cpu",
+    tasks: Annotated[str, typer.Option(help="Comma-separated names of tasks, or all.")] = "all",
+    labels: Annotated[str, typer.Option("--settings", help="Comma-separated labels of settings, or all.")] = "all",
+    architectures: Annotated[
+        str, typer.Option(help="Comma-separated; `list` shows them. Mixers with -then- between them are one too.")
+    ] = "transformer",
+    joins: Annotated[
+        str, typer.Option(help="Comma-separated joins: add, rw, lr, pa or sums such as rw+lr.")
+    ] = "add,rw,rw+lr,rw+lr+pa",
+    seeds: Annotated[int, typer.Option(help="How many seeds, 0, 1, ...; whole seeds one after the other.")] = 3,
+    learning_rates: Annotated[str | None, typer.Option(help="Comma-separated.", show_default="the protocol's")] = None,
+    weight_decays: Annotated[str | None, typer.Option(help="Comma-separated.", show_default="the protocol's")] = None,
+    schedule: Annotated[str, typer.Option(help="cosine, or constant as the published code had it.")] = "cosine",
+    rank: Annotated[int, typer.Option(help="Of low-rank maps; with 12 the control is transformer-wide.")] = 12,
+    num_activations: Annotated[int, typer.Option(help="States that pa weighs.")] = 3,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            help="Runs at a time, one core each; 0 is in this process, as for a GPU.", show_default="the cores"
+        ),
+    ] = None,
+    out: Out = None,
+    backend: Annotated[
+        str | None, typer.Option(help="jax, tensorflow or torch.", show_default="KERAS_BACKEND, or the first installed")
+    ] = None,
+):
+    """Trains and scores; each run is a file when it ends. Started again, it goes on with what is not there.
+
+    Such as: run --tasks in-context-recall --architectures transformer,mamba --joins add,rw+lr
+
+    The whole suite of one architecture and join takes 25 minutes of a core for each seed and learning rate at the
+    baseline settings of mad-cpu, and weeks as published: that is for GPUs.
+    """
+    with errors():
+        plan = _protocol(protocol)
+        choose_backend(backend)
+        from benchmarks.mad import runner
+        from benchmarks.mad.architectures import mixers_of
+        from keras_laurel.joins import WORDS
+
+        if seeds < 1:
+            raise UserError(f"--seeds must be at least 1, not {seeds}")
+        if processes is not None and processes < 0:
+            raise UserError(f"--processes must be at least 0, not {processes}")
+        if schedule not in ("cosine", "constant"):
+            raise UserError(f"unknown schedule {schedule!r}; known: cosine, constant")
+        names = [_names("--joins", joins, WORDS), _names("--architectures", architectures)]
+        for name in names[1]:
+            mixers_of(name)
+        jobs = runner.jobs_of(
+            plan,
+            list(plan.settings) if tasks == "all" else _names("--tasks", tasks),
+            None if labels == "all" else _names("--settings", labels),
+            names[1],
+            names[0],
+            _numbers("--learning-rates", learning_rates, plan.learning_rates),
+            _numbers("--weight-decays", weight_decays, plan.weight_decays),
+            list(range(seeds)),
+            schedule=schedule,
+            rank=rank,
+            num_activations=num_activations,
+        )
+        folder = out or f"runs/mad/{protocol}"
+        left = runner.missing(jobs, folder)
+        if len(left) < len(jobs):
+            print(f"{len(jobs) - len(left)} of {len(jobs)} runs are there already")
+        command = shlex.join(["python", "-m", "benchmarks.mad", *sys.argv[1:]])
+        with stopped(f"the same command goes on in {folder}"), _progress(left) as on_end:
+            runner.run_jobs(left, folder, command, _processes(processes, len(left)), on_end)
+        _show(folder)
+
+
+@app.command(name="list")
+def show():
+    """Names the tasks, settings, mixers and architectures."""
+    from benchmarks.mad.architectures import ARCHITECTURES, MIXERS
+
+    for name, plan in PROTOCOLS.items():
+        print(f"{name}: learning rates {plan.learning_rates}, weight decays {plan.weight_decays}")
+        for task, levels in plan.settings.items():
+            print(f"    {task}: {', '.join(level.label for level in levels)}")
+    print(f"mixers: {', '.join(MIXERS)}")
+    for name, mixers in ARCHITECTURES.items():
+        print(f"{name}: {', '.join(mixers)}")
+
+
+@app.command()
+def report(
+    folder: Annotated[str, typer.Argument(help="Folder of records.")],
+    plot: Annotated[str | None, typer.Option(help="Where to draw them, such as mad.png.")] = None,
+):
+    """Shows what the runs in a folder have found."""
+    with errors():
+        result = _show(folder)
+        if plot:
+            from benchmarks.mad import report as reporting
+
+            reporting.plot(result, plot)
+
+
+def _show(folder):
+    from benchmarks.mad import report as reporting
+
+    result = reporting.load(folder)
+    print_table(reporting.TITLE, *reporting.table_cells(result), width=180)
+    return result
+
+
+def _progress(jobs):
+    """Returns a context that shows a bar with the remaining time and gives the function to call as each job ends."""
+    import contextlib
+
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    @contextlib.contextmanager
+    def shown():
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, speed_estimate_period=24 * 3600) as progress:
+            bar = progress.add_task(f"{len(jobs)} runs", total=sum(job.tokens for job in jobs))
+            done = []
+
+            def on_end(job, record):
+                done.append(job)
+                progress.console.print(f"{job.name}: {record['test']['micro']:.4f} in {record['seconds']:.0f} s")
+                progress.update(bar, advance=job.tokens, description=f"{len(jobs) - len(done)} runs left")
+
+            yield on_end
+
+    return shown()
+
+
+def _protocol(name):
+    if name not in PROTOCOLS:
+        raise UserError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def _processes(given, most):
+    import os
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores if given is None else given, max(1, most)) if given != 0 else 0
+
+
+def _names(option, text, known=None):
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if known is not None and name not in known:
+            raise UserError(f"unknown {option} {name!r}; known: {', '.join(known)}")
+        if names.count(name) > 1:
+            raise UserError(f"{option} names {name!r} twice")
+    return names
+
+
+def _numbers(option, text, default):
+    if text is None:
+        return list(default)
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{option} takes numbers divided by commas, not {text!r}") from None
+    if min(numbers) < 0:
+        raise UserError(f"{option} must be at least 0, not {text}")
+    return numbers
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,255 @@
+"""What the runs of a suite have found: scores by task, beside the plain residual, and plots."""
+
+import collections
+import json
+from pathlib import Path
+
+import numpy as np
+
+from applications.errors import UserError
+from applications.results import BASELINE, SHARED, deviation, spread
+from benchmarks.mad.architectures import ARCHITECTURES
+
+TITLE = "test accuracy in percent, mean ± standard deviation over the seeds; differences with 95% intervals"
+JOINS = (BASELINE, "rw", "lr", "pa", "rw+lr", "rw+pa", "lr+pa", "rw+lr+pa")
+
+
+def load(folder):
+    """Returns the records of a folder as one.
+
+    Raises:
+        UserError: If there are none.
+    """
+    paths = sorted(Path(folder).glob("*.json"))
+    if not paths:
+        raise UserError(f"there are no records in {folder}")
+    return combined([json.loads(path.read_text()) for path in paths])
+
+
+def combined(records):
+    """Returns the records of a suite's runs as one: the origin of the first, and all runs."""
+    first = min(records, key=lambda record: record["date"])
+    return {**{key: first[key] for key in SHARED}, "runs": records}
+
+
+def cells(result):
+    """Returns one dictionary a setting, architecture and join.
+
+    `scores` are the test's micro accuracies by seed, at the point of the grid of rates and decays that is best by the
+    mean accuracy on the examples to validate with, over the seeds that all points have. `best_of_grid` is the
+    published score, mean of the seeds: the highest macro accuracy of the grid, chosen on the test itself.
+    """
+    groups = collections.defaultdict(lambda: collections.defaultdict(dict))
+    for run in result["runs"]:
+        own = run["settings"]
+        key = (own["task"], own["setting"]["label"], own["architecture"], own["join"])
+        groups[key][own["learning_rate"], own["weight_decay"]][own["seed"]] = run
+    rows = []
+    for (task, label, architecture, join), grid in groups.items():
+        seeds = sorted(set.intersection(*(set(runs) for runs in grid.values())))
+        if not seeds:
+            continue
+        point = max(grid, key=lambda key: np.mean([grid[key][seed]["validation"]["micro"] for seed in seeds]))
+        chosen = [grid[point][seed] for seed in seeds]
+        best = [max(runs[seed]["test"]["macro_per_batch"] for runs in grid.values()) for seed in seeds]
+        rows.append(
+            {
+                "task": task,
+                "label": label,
+                "architecture": architecture,
+                "join": join,
+                "weights": chosen[0]["weights"],
+                "state": chosen[0]["state"],
+                "learning_rate": point[0],
+                "weight_decay": point[1],
+                "scores": {seed: run["test"]["micro"] for seed, run in zip(seeds, chosen)},
+                "best_of_grid": float(np.mean(best)),
+                "solved_at": [run["solved_at"] for run in chosen],
+            }
+        )
+    return sorted(rows, key=_order)
+
+
+def difference(values, baseline):
+    """Returns the mean difference of what two dictionaries have for each seed, and half of its 95% interval.
+
+    The interval is Student's, of the differences of the seeds that both have; `None` for less than two.
+    """
+    from scipy import stats
+
+    pairs = [values[seed] - baseline[seed] for seed in values if seed in baseline]
+    if not pairs:
+        return None, None
+    if len(pairs) == 1:
+        return pairs[0], None
+    half = stats.t.ppf(0.975, len(pairs) - 1) * np.std(pairs, ddof=1) / np.sqrt(len(pairs))
+    return float(np.mean(pairs)), float(half)
+
+
+def summary(result):
+    """Returns one dictionary an architecture and join: scores of tasks (means over settings) and their mean, by seed.
+
+    The mean is over the tasks that the plain residual of the architecture has too, in the settings that both have.
+    """
+    found = collections.defaultdict(dict)
+    for row in cells(result):
+        found[row["architecture"], row["join"]][row["task"], row["label"]] = row
+    rows = []
+    for (architecture, join), settings in found.items():
+        plain = found.get((architecture, BASELINE), settings)
+        common = [key for key in settings if key in plain]
+        seeds = set.intersection(*(set(settings[key]["scores"]) for key in common)) if common else set()
+        tasks = {
+            task: {seed: _mean(settings, common, task, seed) for seed in sorted(seeds)}
+            for task in dict.fromkeys(task for task, _ in common)
+        }
+        means = {seed: float(np.mean([scores[seed] for scores in tasks.values()])) for seed in sorted(seeds)}
+        rows.append(
+            {
+                "architecture": architecture,
+                "join": join,
+                "weights": max(row["weights"] for row in settings.values()),
+                "state": max(row["state"] for row in settings.values()),
+                "tasks": tasks,
+                "mean": means,
+            }
+        )
+    return rows
+
+
+def table_cells(result):
+    """Returns the header and the rows of the table of architectures and joins, as strings."""
+    rows = summary(result)
+    tasks = list(dict.fromkeys(task for row in rows for task in row["tasks"]))
+    plain = {row["architecture"]: row["mean"] for row in rows if row["join"] == BASELINE}
+    header = [
+        "architecture",
+        "join",
+        "weights",
+        "seeds",
+        *(task.replace("-", " ") for task in tasks),
+        "mean",
+        "beside add",
+    ]
+    table = []
+    for row in rows:
+        beside = ""
+        if row["join"] != BASELINE and row["architecture"] in plain:
+            mean, half = difference(row["mean"], plain[row["architecture"]])
+            beside = "" if mean is None else f"{100 * mean:+.1f}{spread(half, 1, 100)}"
+        table.append(
+            [
+                row["architecture"],
+                row["join"],
+                f"{row['weights']:,}",
+                str(len(row["mean"])),
+                *(_mean_and_spread(row["tasks"].get(task, {}).values()) for task in tasks),
+                _mean_and_spread(row["mean"].values()),
+                beside,
+            ]
+        )
+    return header, table
+
+
+def detail_cells(result):
+    """Returns the header and the rows of the table of all settings, as strings."""
+    rows = cells(result)
+    plain = {(r["task"], r["label"], r["architecture"]): r["scores"] for r in rows if r["join"] == BASELINE}
+    header = [
+        "setting",
+        "architecture",
+        "join",
+        "rate",
+        "decay",
+        "score",
+        "beside add",
+        "95% after",
+        "best of grid, macro",
+    ]
+    table = []
+    for row in rows:
+        mean, half = difference(row["scores"], plain.get((row["task"], row["label"], row["architecture"]), {}))
+        beside = "" if mean is None or row["join"] == BASELINE else f"{100 * mean:+.1f}{spread(half, 1, 100)}"
+        table.append(
+            [
+                f"{row['task']} {row['label']}",
+                row["architecture"],
+                row["join"],
+                f"{row['learning_rate']:g}",
+                f"{row['weight_decay']:g}",
+                _mean_and_spread(row["scores"].values()),
+                beside,
+                steps_to_solve(row["solved_at"]),
+                f"{100 * row['best_of_grid']:.1f}",
+            ]
+        )
+    return header, table
+
+
+def steps_to_solve(solved_at):
+    """Returns the median of the steps by which runs had solved a task, and how many never did.
+
+    A run that never did counts as later than all others.
+    """
+    never = sum(step is None for step in solved_at)
+    ordered = sorted(float("inf") if step is None else step for step in solved_at)
+    median = ordered[(len(ordered) - 1) // 2]
+    words = "never" if median == float("inf") else f"{median:,.0f} steps"
+    return words if not never or never == len(ordered) else f"{words}, {never} of {len(ordered)} never"
+
+
+def plot(result, path):
+    """Plots the scores of every setting, and the mean score against weights and state."""
+    from matplotlib.figure import Figure
+
+    rows = cells(result)
+    settings = list(dict.fromkeys((row["task"], row["label"]) for row in rows))
+    kinds = list(dict.fromkeys((row["architecture"], row["join"]) for row in rows))
+    architectures = list(dict.fromkeys(architecture for architecture, _ in kinds))
+    markers = dict(zip(JOINS, "osv^DPX*"))
+
+    figure = Figure(figsize=(14, 5), layout="constrained")
+    by_setting, by_weights, by_state = figure.subplots(1, 3, width_ratios=(2, 1, 1))
+    for index, kind in enumerate(kinds):
+        own = {
+            (r["task"], r["label"]): list(r["scores"].values()) for r in rows if (r["architecture"], r["join"]) == kind
+        }
+        offset = 0.7 * (index + 0.5) / len(kinds) - 0.35
+        places = [settings.index(key) + offset for key in own]
+        by_setting.errorbar(
+            places,
+            [100 * np.mean(values) for values in own.values()],
+            [100 * (deviation(values) or 0) for values in own.values()],
+            fmt=markers[kind[1]],
+            color=f"C{architectures.index(kind[0])}",
+            label=" ".join(kind),
+            markersize=4,
+        )
+    by_setting.set_xticks(range(len(settings)), ["\n".join(key) for key in settings], rotation=90, fontsize=7)
+    by_setting.set(ylabel="test accuracy, %", title="settings, mean and standard deviation of the seeds")
+    by_setting.legend(fontsize=6)
+    for axes, key in ((by_weights, "weights"), (by_state, "state")):
+        for row in summary(result):
+            axes.plot(
+                row[key],
+                100 * np.mean(list(row["mean"].values())),
+                markers[row["join"]],
+                color=f"C{architectures.index(row['architecture'])}",
+            )
+        axes.set(xlabel={"weights": "weights", "state": "floats of state"}[key], title="mean of the tasks, %")
+    figure.savefig(path, dpi=120)
+
+
+def _mean(settings, common, task, seed):
+    return float(np.mean([settings[key]["scores"][seed] for key in common if key[0] == task]))
+
+
+def _mean_and_spread(values):
+    values = list(values)
+    return f"{100 * np.mean(values):.1f}{spread(deviation(values), 1, 100)}" if values else ""
+
+
+def _order(row):
+    names = list(ARCHITECTURES)
+    place = names.index(row["architecture"]) if row["architecture"] in names else len(names)
+    return row["task"], row["label"] != "baseline", row["label"], place, row["architecture"], JOINS.index(row["join"])
