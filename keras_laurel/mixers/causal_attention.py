@@ -98,7 +98,7 @@ class CausalAttention(keras.layers.Layer):
             )
 
     def build(self, input_shape):
-        dim = input_shape[-1]
+        self.dim = dim = input_shape[-1]
         if self.head_dim is None and dim % self.num_heads:
             raise ValueError(
                 "Expected `num_heads` to divide the number of channels. "
@@ -141,6 +141,16 @@ class CausalAttention(keras.layers.Layer):
         """Returns how many floats `length` positions leave that those which follow need."""
         _, num_heads, head_dim = self.key.kernel.shape
         return 2 * min(length, self.window or length) * num_heads * head_dim
+
+    def flops(self, length):
+        """Returns the operations for a sequence; a multiplication and an addition count as two.
+
+        Scores are counted before the mask: half of them are not needed, and which kernels spare them differs.
+        """
+        _, num_heads, head_dim = self.key.kernel.shape
+        keys = min(length, self.window or length)
+        projections = 4 * self.dim * head_dim * (self.num_heads + num_heads)
+        return length * (projections + keys * self.num_heads * (4 * head_dim + 2))
 
     def call(self, x, attention_mask=None, cache=None, cache_index=None):
         query, key, value = self.query(x), self.key(x), self.value(x)

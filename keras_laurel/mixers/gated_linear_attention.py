@@ -77,6 +77,7 @@ class GatedLinearAttention(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape):
+        self.dim = input_shape[-1]
         width = head_width(self, input_shape)
         self.query, self.key, self.value, self.output_gate = (
             head_projection(self, name, input_shape, width) for name in ("query", "key", "value", "output_gate")
@@ -109,6 +110,13 @@ class GatedLinearAttention(keras.layers.Layer):
         """Returns how many floats are kept of `length` positions for those that follow: the same for any length."""
         width = self.value.kernel.shape[-1]
         return self.num_heads * width * width
+
+    def flops(self, length):
+        """Returns the operations for a sequence, state by state; a multiplication and an addition count as two."""
+        width = self.value.kernel.shape[-1]
+        inner = self.num_heads * width
+        gate = 2 * self.gate_rank * (self.dim + inner)
+        return length * (10 * self.dim * inner + gate + 6 * inner * width)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -139,6 +139,7 @@ class LinearAttention(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape):
+        self.dim = input_shape[-1]
         width = head_width(self, input_shape)
         self.query, self.key, self.value = (
             head_projection(self, name, input_shape, width) for name in ("query", "key", "value")
@@ -173,6 +174,13 @@ class LinearAttention(keras.layers.Layer):
         """Returns how many floats are kept of `length` positions for those that follow: the same for any length."""
         width = self.value.kernel.shape[-1]
         return self.num_heads * (width * width + width)
+
+    def flops(self, length):
+        """Returns the operations for a sequence, state by state; a multiplication and an addition count as two."""
+        width = self.value.kernel.shape[-1]
+        inner = self.num_heads * width
+        features = 8 * inner * width if self.feature_map == "hadamard" else 0
+        return length * (8 * self.dim * inner + features + 4 * inner * width + 4 * inner)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -109,7 +109,7 @@ class Mamba(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape):
-        dim = input_shape[-1]
+        self.dim = dim = input_shape[-1]
         inner, rank = self.expansion * dim, self.delta_rank or math.ceil(dim / 16)
 
         def dense(name, inputs, units, initializer):
@@ -153,6 +153,12 @@ class Mamba(keras.layers.Layer):
     def state_size(self, length):
         """Returns how many floats are kept of `length` positions for those that follow: the same for any length."""
         return self.skip.shape[0] * (self.num_states + self.num_taps - 1)
+
+    def flops(self, length):
+        """Returns the operations for a sequence, state by state; a multiplication and an addition count as two."""
+        inner, rank = self.expansion * self.dim, self.delta_rank or math.ceil(self.dim / 16)
+        projections = 6 * inner * self.dim + 2 * inner * (rank + 2 * self.num_states) + 2 * inner * rank
+        return length * (projections + 2 * self.num_taps * inner + 6 * inner * self.num_states)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -47,6 +47,7 @@ class MLP(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape):
+        self.dim = input_shape[-1]
         self.up = keras.layers.Dense(
             self.intermediate_dim,
             activation=self.activation,
@@ -67,6 +68,14 @@ class MLP(keras.layers.Layer):
 
     def call(self, x):
         return self.output_dense(self.up(x))
+
+    def state_size(self, length):
+        """Returns 0: no position needs another."""
+        return 0
+
+    def flops(self, length):
+        """Returns the operations for `length` positions; a multiplication and an addition count as two."""
+        return 4 * length * self.dim * self.intermediate_dim
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -47,6 +47,7 @@ class SwiGLU(keras.layers.Layer):
                 units, use_bias=False, kernel_initializer=initializer.clone(), name=name, dtype=self.dtype_policy
             )
 
+        self.dim = input_shape[-1]
         self.gate = dense("gate", self.intermediate_dim, self.kernel_initializer)
         self.up = dense("up", self.intermediate_dim, self.kernel_initializer)
         self.output_dense = dense("output", input_shape[-1], self.output_initializer)
@@ -56,6 +57,14 @@ class SwiGLU(keras.layers.Layer):
 
     def call(self, x):
         return self.output_dense(ops.silu(self.gate(x)) * self.up(x))
+
+    def state_size(self, length):
+        """Returns 0: no position needs another."""
+        return 0
+
+    def flops(self, length):
+        """Returns the operations for `length` positions; a multiplication and an addition count as two."""
+        return 6 * length * self.dim * self.intermediate_dim
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -1,13 +1,24 @@
-"""Linear attention, gated linear attention and Mamba: recurrences in float64 NumPy, a position at a time."""
+"""The sequence mixers beside attention, against float64 NumPy that goes through the positions one by one."""
 
 import keras
 import numpy as np
 import pytest
+from hyena_references import hyena, hyena_experts, multi_head_hyena
 from keras import ops
 from variants import FLOAT32_TOLERANCE, assert_close, randomize, to_numpy
 
-from keras_laurel.mixers import CausalConv, GatedLinearAttention, LinearAttention, Mamba
+from keras_laurel.mixers import (
+    CausalConv,
+    GatedLinearAttention,
+    Hyena,
+    HyenaExperts,
+    ImplicitFilter,
+    LinearAttention,
+    Mamba,
+    MultiHeadHyena,
+)
 from keras_laurel.mixers.linear_attention import LEAST_LOG_DECAY, causal_linear_attention
+from keras_laurel.mixers.long_convolution import long_convolution
 from keras_laurel.mixers.selective_scan import selective_scan
 
 SHAPE = (2, 5, 8)
@@ -105,6 +116,28 @@ LAYERS = {
         {"num_states": 2, "expansion": 1, "num_taps": 2, "delta_rank": 2, "method": "associative"},
         mamba,
     ),
+    "hyena": (Hyena, {"filter_length": 7, "filter_order": 3}, hyena),
+    "hyena_tiled": (
+        Hyena,
+        {"filter_length": 5, "expansion": 2, "num_taps": 2, "projection_tiles": 2},
+        hyena,
+    ),
+    "multi_head_hyena": (MultiHeadHyena, {"num_heads": 2, "filter_length": 7}, multi_head_hyena),
+    "multi_head_hyena_tiled": (
+        MultiHeadHyena,
+        {"num_heads": 4, "filter_length": 5, "filter_order": 3, "num_taps": 2, "projection_tiles": 4},
+        multi_head_hyena,
+    ),
+    "hyena_experts": (
+        HyenaExperts,
+        {"num_experts": 3, "expert_dim": 4, "filter_length": 7, "filter_order": 3},
+        hyena_experts,
+    ),
+    "hyena_experts_leaky": (
+        HyenaExperts,
+        {"num_experts": 4, "expert_dim": 2, "filter_length": 5, "num_active": 1, "routing": "leaky", "num_taps": 2},
+        hyena_experts,
+    ),
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
 
@@ -120,6 +153,10 @@ def random_layer(name, **kwargs):
     layer = layer_class(**arguments, **kwargs)
     layer.build(SHAPE)
     randomize(layer)
+    if "hyena" in name:
+        # Kernels as large as trained ones are: sines of large numbers, three deep, multiply what float32 has rounded.
+        for kernel in layer.filter.kernels:
+            kernel.assign(kernel / kernel.shape[0])
     if name == "linear_hadamard":
         for features in layer.features:
             # Features far from zero, as a denominator near zero would leave no digits to compare.
@@ -133,7 +170,7 @@ def random_input():
 
 
 @every_layer
-def test_it_equals_the_recurrence(name):
+def test_it_equals_its_formula(name):
     layer, x = random_layer(name), random_input()
     assert_close(to_numpy(layer(x)), LAYERS[name][2](layer, weights_of(layer), x.astype("float64")))
 
@@ -179,7 +216,9 @@ def test_a_position_does_not_see_those_after_it(name, time):
     y = to_numpy(layer(x))
     x[:, time] += 1
     changed = to_numpy(layer(x)) - y
-    assert np.all(np.abs(changed[:, :time]) <= FLOAT32_TOLERANCE)
+    # A Fourier transform rounds by the largest of all positions.
+    largest = max(1, np.abs(y).max(), np.abs(changed).max()) if "hyena" in name else 1
+    assert np.all(np.abs(changed[:, :time]) <= FLOAT32_TOLERANCE * largest)
     assert np.all(np.abs(changed[:, time]).max(axis=-1) > 1e-3)
 
 
@@ -253,7 +292,10 @@ def test_config_names_every_argument(name):
 @pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method implemented")
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [*((name, None) for name in LAYERS), *((name, "int8") for name in ("linear_elu", "gated", "mamba"))],
+    [
+        *((name, None) for name in LAYERS),
+        *((name, "int8") for name in ("linear_elu", "gated", "mamba", "multi_head_hyena_tiled")),
+    ],
 )
 def test_a_saved_layer_reloads(tmp_path, name, mode):
     inputs = keras.Input(SHAPE[1:])
@@ -272,6 +314,11 @@ def test_a_saved_layer_reloads(tmp_path, name, mode):
         (LinearAttention(1), 131_584, 128 * 128 + 128),
         (GatedLinearAttention(8), 86_160, 8 * 16 * 16),
         (Mamba(4), 107_264, 256 * 4 + 256 * 3),
+        # Those of the benchmark's code, and multi-head Hyena of its paper.
+        (Hyena(128, expansion=4, projection_tiles=4), 124_348, 512 * 4 + 3 * 512 * 2),
+        (MultiHeadHyena(8, 128, projection_tiles=4), 30_862, 8 * 16 * 16 * 2 + 3 * 128 * 2),
+        (MultiHeadHyena(16, 128), 68_038, 16 * 8 * 8 * 2 + 3 * 128 * 2),
+        (HyenaExperts(8, 16, 128, routing="leaky"), 57_464, 128 * 16 + 3 * 128 * 2),
     ],
 )
 def test_weights_and_state_at_the_width_of_mad(layer, weights, state):
@@ -279,6 +326,50 @@ def test_weights_and_state_at_the_width_of_mad(layer, weights, state):
     layer.build((None, None, 128))
     assert layer.count_params() == weights
     assert layer.state_size(10) == layer.state_size(1000) == state
+
+
+@pytest.mark.parametrize(
+    ("layer", "flops"),
+    [
+        # Of 4 positions of 8 channels. Projections, features, state, and its sum.
+        (LinearAttention(2), 4 * (8 * 8 * 8 + 8 * 8 * 4 + 4 * 8 * 4 + 4 * 8)),
+        (LinearAttention(2, head_dim=3, feature_map="elu"), 4 * (8 * 8 * 6 + 4 * 6 * 3 + 4 * 6)),
+        # Five projections, the gate's two, state.
+        (GatedLinearAttention(2, gate_rank=3), 4 * (10 * 8 * 8 + 2 * 3 * 16 + 6 * 8 * 4)),
+        # Up, gate and output; selection and step; four taps; scan.
+        (Mamba(3), 4 * (6 * 16 * 8 + 2 * 16 * (1 + 6) + 2 * 16 + 2 * 4 * 16 + 6 * 16 * 3)),
+        # Projection and three taps of 24 channels; transforms of 8 with 10 log2(4) each, gates; output.
+        (Hyena(5), 4 * (2 * 8 * 24 + 2 * 3 * 24 + (20 + 4) * 8 + 2 * 8 * 8)),
+        (Hyena(5, expansion=2, projection_tiles=2), 4 * (2 * 8 * 24 + 2 * 3 * 48 + (20 + 4) * 16 + 2 * 16 * 8)),
+        (MultiHeadHyena(2, 5), 4 * (2 * 8 * 24 + 2 * 3 * 24 + (20 + 4) * 8 * 4 + 2 * 8 * 8)),
+        # Transforms of 6, the router, the weights, and the output of width 2.
+        (HyenaExperts(3, 2, 5), 4 * (2 * 8 * 18 + 2 * 3 * 18 + (20 + 4) * 6 + 2 * 8 * 3 + 2 * 6 + 2 * 2 * 8)),
+    ],
+)
+def test_operations_worked_by_hand(layer, flops):
+    layer = layer.__class__.from_config(layer.get_config())
+    layer.build((None, None, 8))
+    assert layer.flops(4) == flops
+
+
+def test_a_filter_starts_as_its_authors_had_it_and_makes_itself_from_its_position():
+    layer = ImplicitFilter(channels=2, length=3, order=2)
+    angles = 1e-4 * 2 * np.pi * np.arange(3) / 3
+    assert_close(to_numpy(layer.features), np.stack([[0, 0.5, 1], np.cos(angles), -np.sin(angles)], axis=1))
+    assert np.all(to_numpy(layer.frequency) == 1)
+    assert layer.flops() == 2 * 3 * (3 * 2 + 2 * 4 + 2 * 2)
+    assert layer.count_params() == 3 * 3 + 4 * 2 + 2 * 6 + 2 + 2 * 2
+    copy = ImplicitFilter.from_config(layer.get_config())
+    assert (copy.channels, copy.length, copy.order) == (2, 3, 2)
+
+
+@pytest.mark.parametrize("length", [1, 3, 8])
+def test_long_convolution_equals_its_sum(length):
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, 3, length)), rng.normal(size=(3, 8))
+    expected = np.array([[np.convolve(row, taps)[:length] for row, taps in zip(rows, kernel)] for rows in x])
+    tensors = [ops.convert_to_tensor(array.astype("float32")) for array in (x, kernel)]
+    assert_close(to_numpy(long_convolution(*tensors)), expected)
 
 
 def test_mamba_starts_as_in_the_paper():
@@ -318,6 +409,12 @@ def test_convolution_equals_its_sum():
         (lambda: LinearAttention(2, feature_map="exp"), "'hadamard' or 'elu'. Received: feature_map='exp'"),
         (lambda: LinearAttention(3).build(SHAPE), "divide the number of channels. Received: num_heads=3"),
         (lambda: GatedLinearAttention(3).build(SHAPE), "divide the number of channels. Received: num_heads=3"),
+        (lambda: Hyena(4)(random_input()), r"at most `filter_length` .* filter_length=4, shape=\(2, 5, 8\)"),
+        (lambda: Hyena(9, projection_tiles=5)(random_input()), "divide the 24 channels. Received: tiles=5"),
+        (lambda: MultiHeadHyena(3, 9).build(SHAPE), "divide the number of channels. Received: num_heads=3"),
+        (lambda: HyenaExperts(2, 4, 9, num_active=3), "from 1 to `num_experts`. Received: num_active=3, num_experts=2"),
+        (lambda: HyenaExperts(2, 4, 9, routing="hard"), "'top_k' or 'leaky'. Received: routing='hard'"),
+        (lambda: ImplicitFilter(2, 1), "above 1. Received: length=1"),
         (lambda: Mamba(method="cuda")(random_input()), "one of .* Received: method='cuda'"),
     ],
 )

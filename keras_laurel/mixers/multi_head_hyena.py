@@ -1,0 +1,145 @@
+"""Multi-head Hyena: a long convolution of each head's outer products."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
+from keras_laurel.mixers.heads import at_least_float32
+from keras_laurel.mixers.hyena import ShortProjection, check_length, masked
+from keras_laurel.mixers.implicit_filter import ImplicitFilter
+from keras_laurel.mixers.long_convolution import long_convolution
+
+
+@keras.saving.register_keras_serializable(package="keras_laurel")
+class MultiHeadHyena(keras.layers.Layer):
+    """Keeps the outer products of keys and values, as linear attention does, but weighs the past by a long filter.
+
+        query, key, value = split(conv(x @ projection + bias))              into heads of width d
+        state[t] = sum_j filter[j] * outer(key[t - j], value[t - j]) + skip * outer(key[t], value[t])
+        y[t] = concatenate over heads(query[t] @ state[t]) @ output + bias
+
+    A head has one filter and one skip for its `d * d` products; the convolution is in float32 or finer. With
+    `D = dim`, `k = num_taps`, `n = projection_tiles`, `H = num_heads` and `F` weights of the filter:
+    `3 * D / n * (D + 1) + 3 * D * (k + 1) + F + H + D * (D + 1)`.
+
+    Args:
+        num_heads: Positive integer that divides `dim`.
+        filter_length: Integer above one, the longest input.
+        filter_order: Positive integer, the width of the network that makes the filters.
+        num_taps: Positive integer, the positions that the short convolution sums.
+        projection_tiles: As of `Hyena`. The code of the benchmark MAD has 4, and 8 heads, where its paper has 1 and 16.
+        kernel_initializer: Initializer of `projection`; the filter's is its own.
+        output_initializer: Initializer of `output`. Defaults to `kernel_initializer`.
+        **kwargs: Standard layer arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        x: Float tensor of shape `(batch, length, dim)`.
+        attention_mask: As of `Hyena`.
+
+    Returns:
+        Tensor of the shape of `x`, in the compute dtype.
+
+    Raises:
+        ValueError: If the input is longer than `filter_length`, or `num_heads` or `projection_tiles` does not divide.
+
+    Example:
+    >>> layer = keras_laurel.mixers.MultiHeadHyena(num_heads=2, filter_length=16)
+    >>> tuple(layer(np.ones((1, 3, 8), "float32")).shape), layer.count_params(), layer.state_size(3)
+    ((1, 3, 8), 460, 112)
+
+    Reference:
+        [Massaroli et al., 2023](https://arxiv.org/abs/2310.18780); [Poli et al., 2024](https://arxiv.org/abs/2403.17844)
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        filter_length,
+        filter_order=2,
+        num_taps=3,
+        projection_tiles=1,
+        kernel_initializer="glorot_uniform",
+        output_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.filter_length = filter_length
+        self.filter_order = filter_order
+        self.num_taps = num_taps
+        self.projection_tiles = projection_tiles
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.output_initializer = keras.initializers.get(output_initializer or kernel_initializer)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        dim = input_shape[-1]
+        if dim % self.num_heads:
+            raise ValueError(
+                "Expected `num_heads` to divide the number of channels. "
+                f"Received: num_heads={self.num_heads}, input_shape={tuple(input_shape)}"
+            )
+        self.head_dim = dim // self.num_heads
+        self.projection = ShortProjection(
+            3 * dim,
+            self.num_taps,
+            self.projection_tiles,
+            self.kernel_initializer,
+            name="projection",
+            dtype=self.dtype_policy,
+        )
+        self.projection.build(input_shape)
+        self.filter = ImplicitFilter(
+            self.num_heads, self.filter_length, self.filter_order, name="filter", dtype=self.dtype_policy
+        )
+        self.skip = self.add_weight(shape=(self.num_heads,), initializer="random_normal", name="skip", autocast=False)
+        self.output_dense = keras.layers.Dense(
+            dim, kernel_initializer=self.output_initializer.clone(), name="output", dtype=self.dtype_policy
+        )
+        self.output_dense.build(input_shape)
+
+    def call(self, x, attention_mask=None):
+        check_length(x, self.filter_length)
+        projected = at_least_float32(*ops.split(self.projection(x, attention_mask), 3, axis=-1))
+        projected[2] = masked(projected[2], attention_mask)
+        query, key, value = (self._heads(tensor) for tensor in projected)
+        z = ops.expand_dims(key, 3) * ops.expand_dims(value, 2)  # (batch, heads, d, d, length)
+        kernel = ops.expand_dims(ops.cast(self.filter.taps(), z.dtype), (1, 2))
+        z = long_convolution(z, kernel) + ops.expand_dims(self.skip, (1, 2, 3)) * z
+        y = ops.einsum("bhit,bhijt->bthj", query, z)
+        y = ops.reshape(y, (-1, ops.shape(x)[1], self.num_heads * self.head_dim))
+        return self.output_dense(ops.cast(y, self.compute_dtype))
+
+    def _heads(self, x):
+        """Returns `(batch, length, dim)` as `(batch, heads, d, length)`."""
+        x = ops.reshape(x, (-1, ops.shape(x)[1], self.num_heads, self.head_dim))
+        return ops.transpose(x, (0, 2, 3, 1))
+
+    def state_size(self, length):
+        """Returns how many floats stand for `length` positions, the same for any length: see `Hyena.state_size`."""
+        dim = self.num_heads * self.head_dim
+        return dim * self.head_dim * self.filter_order + 3 * dim * (self.num_taps - 1)
+
+    def flops(self, length):
+        """Returns the operations for a sequence; a multiplication and an addition count as two, the filter as none."""
+        dim = self.num_heads * self.head_dim
+        transforms = (10 * math.log2(max(length, 2)) + 4) * dim * self.head_dim
+        return round(length * (self.projection.flops(1) + transforms + 2 * dim * dim))
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "filter_length": self.filter_length,
+            "filter_order": self.filter_order,
+            "num_taps": self.num_taps,
+            "projection_tiles": self.projection_tiles,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "output_initializer": keras.initializers.serialize(self.output_initializer),
+            "dtype": dtype_with_quantized_sublayers(self),
+        }
