@@ -1,21 +1,37 @@
 """Architectures by name: sequences of mixers, each between a norm and a join."""
 
 from applications.errors import UserError
-from keras_laurel.mixers import MLP, CausalAttention, GatedLinearAttention, LinearAttention, Mamba, SwiGLU
+from keras_laurel.mixers import (
+    MLP,
+    CausalAttention,
+    GatedLinearAttention,
+    Hyena,
+    HyenaExperts,
+    LinearAttention,
+    Mamba,
+    MixtureOfExperts,
+    MultiHeadHyena,
+    SwiGLU,
+)
 
 DIM = 128
 
-# As published: 16 heads of 8 channels, gates of width 352 and states that make 4,096 floats of a model, but for
-# attention, whose state grows, and linear attention's, which is half as large.
+# Functions of the length of the inputs and of initializers. As published: 16 heads of 8 channels, gates of width 352,
+# and states that make 4,096 floats of a model (without those of short convolutions); but attention's grows, and linear
+# attention's is half as large.
 MIXERS = {
-    "attention": lambda **kwargs: CausalAttention(16, use_bias=True, **kwargs),
-    "sliding-attention": lambda **kwargs: CausalAttention(16, use_bias=True, window=33, **kwargs),
-    "linear-attention": lambda **kwargs: LinearAttention(16, **kwargs),
-    "gated-linear-attention": lambda **kwargs: GatedLinearAttention(8, **kwargs),
-    "mamba": lambda **kwargs: Mamba(4, **kwargs),
-    "swiglu": lambda **kwargs: SwiGLU(352, **kwargs),
-    "swiglu-wide": lambda **kwargs: SwiGLU(368, **kwargs),
-    "mlp": lambda **kwargs: MLP(4 * DIM, **kwargs),
+    "attention": lambda length, **kwargs: CausalAttention(16, use_bias=True, **kwargs),
+    "sliding-attention": lambda length, **kwargs: CausalAttention(16, use_bias=True, window=33, **kwargs),
+    "linear-attention": lambda length, **kwargs: LinearAttention(16, **kwargs),
+    "gated-linear-attention": lambda length, **kwargs: GatedLinearAttention(8, **kwargs),
+    "mamba": lambda length, **kwargs: Mamba(4, **kwargs),
+    "hyena": lambda length, **kwargs: Hyena(length, expansion=4, projection_tiles=4, **kwargs),
+    "multi-head-hyena": lambda length, **kwargs: MultiHeadHyena(16, length, **kwargs),
+    "hyena-experts": lambda length, **kwargs: HyenaExperts(8, 16, length, routing="leaky", **kwargs),
+    "swiglu": lambda length, **kwargs: SwiGLU(352, **kwargs),
+    "swiglu-wide": lambda length, **kwargs: SwiGLU(368, **kwargs),
+    "mlp": lambda length, **kwargs: MLP(4 * DIM, **kwargs),
+    "moe": lambda length, **kwargs: MixtureOfExperts(8, 16, routing="leaky", mix_experts=True, **kwargs),
 }
 
 # Two blocks each. `transformer-wide` has the weights of `transformer` with low-rank joins of rank 12.
@@ -25,8 +41,14 @@ ARCHITECTURES = {
     "linear-attention": ("linear-attention", "swiglu") * 2,
     "gated-linear-attention": ("gated-linear-attention", "swiglu") * 2,
     "mamba": ("mamba",) * 4,
+    "hyena": ("hyena", "swiglu") * 2,
+    "multi-head-hyena": ("multi-head-hyena", "swiglu") * 2,
     "striped-gated-linear-attention": ("gated-linear-attention", "swiglu", "attention", "swiglu"),
     "striped-mamba": ("mamba", "mamba", "attention", "swiglu"),
+    "striped-hyena": ("hyena", "swiglu", "attention", "swiglu"),
+    "striped-multi-head-hyena": ("multi-head-hyena", "swiglu", "attention", "swiglu"),
+    "striped-hyena-moe": ("hyena", "moe", "attention", "moe"),
+    "striped-hyena-experts-moe": ("hyena-experts", "moe", "attention", "moe"),
 }
 
 
@@ -51,6 +73,6 @@ def mixers_of(architecture):
     return names
 
 
-def make_mixer(name, initializer, index):
+def make_mixer(name, length, initializer, index):
     """Returns a new mixer, the model's `index`-th, whose kernels `initializer` draws; see `MIXERS`."""
-    return MIXERS[name](kernel_initializer=initializer, name=f"{name.replace('-', '_')}_{index}")
+    return MIXERS[name](length, kernel_initializer=initializer, name=f"{name.replace('-', '_')}_{index}")

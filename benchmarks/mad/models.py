@@ -54,7 +54,7 @@ def build(task, architecture, join="add", seed=0, rank=12, num_activations=3):
     history = History()
     for index, name in enumerate(mixers_of(architecture)):
         draw_from_here()
-        fx = make_mixer(name, initializer.clone(), index)(norm(x, f"norm_{index}"))
+        fx = make_mixer(name, task.input_length, initializer.clone(), index)(norm(x, f"norm_{index}"))
         joined = residual(join, rank=rank, num_activations=num_activations, name=f"join_{index}")
         x = history.join(joined, x, fx)
     if is_encoder:

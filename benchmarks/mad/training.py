@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from benchmarks.mad import metric
+from benchmarks.mad import accounting, metric
 from benchmarks.mad.metric import BATCH_SIZE
 from benchmarks.mad.models import build
 from benchmarks.mad.tasks.task import IGNORE
@@ -103,7 +103,8 @@ def train(setting, run, on_check=lambda step, accuracy: None):
         on_check: Called with the step and the micro accuracy on the examples to validate with, as training goes on.
 
     Returns:
-        A dictionary fit for JSON: the numbers of weights and of floats of state; the scores of the validation and of
+        A dictionary fit for JSON: the numbers of weights, of floats of state and of
+        operations of a sequence's forward pass; the scores of the validation and of
         the test after the last step; the step by which the validation's accuracy was first `SOLVED`, or `None`; its
         curve, the training loss between its points, and seconds.
 
@@ -129,7 +130,8 @@ def train(setting, run, on_check=lambda step, accuracy: None):
         on_check(last, validation["micro"])
     return {
         "weights": model.count_params(),
-        "state": state_size(model, setting.task.input_length),
+        "state": accounting.state_size(model, setting.task.input_length),
+        "flops": accounting.flops(model, setting.task.input_length),
         "validation": validation,
         "test": scores(model, data.test),
         "solved_at": solved_at,
@@ -137,11 +139,6 @@ def train(setting, run, on_check=lambda step, accuracy: None):
         "losses": losses,
         "seconds": time.perf_counter() - start,
     }
-
-
-def state_size(model, length):
-    """Returns how many floats the mixers of a model keep of `length` positions for those that follow."""
-    return sum(layer.state_size(length) for layer in model.layers if hasattr(layer, "state_size"))
 
 
 def scores(model, examples):

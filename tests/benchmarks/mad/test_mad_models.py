@@ -6,6 +6,7 @@ import pytest
 from variants import to_numpy
 
 from applications.errors import UserError
+from benchmarks.mad import accounting
 from benchmarks.mad.architectures import ARCHITECTURES, mixers_of
 from benchmarks.mad.models import build, positions
 from benchmarks.mad.tasks import Compression, InContextRecall
@@ -25,6 +26,8 @@ def tokens(task, count=2):
         ("transformer", "rw", 407_184 + 4 * 2),
         ("transformer", "rw+lr", 407_184 + 4 * (2 + 2 * 128 * 12)),
         ("transformer-wide", "add", 407_184 + 4 * 2 * 128 * 12),  # as many as with low-rank joins
+        ("hyena", "add", 2_048 + 2 * (124_348 - 3 + 135_168 + 256) + 128 + 2_064),  # filters are 127 long, not 128
+        ("striped-hyena-moe", "add", 2_048 + 124_348 - 3 + 66_048 + 2 * 164_872 + 4 * 128 + 128 + 2_064),
         ("mamba", "add", 2_048 + 4 * (107_264 + 128) + 128 + 2_064),
     ],
 )
@@ -44,6 +47,20 @@ def test_joins_change_neither_the_other_weights_nor_the_outputs_at_the_start(tas
     own = {weight.path: to_numpy(weight) for weight in changed.weights}
     assert all(np.array_equal(to_numpy(weight), own[weight.path]) for weight in plain.weights)
     assert np.array_equal(to_numpy(plain(tokens(task))), to_numpy(changed(tokens(task))))
+
+
+def test_operations_and_state_are_sums_over_the_layers():
+    model = build(RECALL, "attention-then-swiglu", "rw+lr", rank=4)
+    attention, swiglu = (model.get_layer(name) for name in ("attention_0", "swiglu_1"))
+    maps, head = 2 * (2 * 7 * 2 * 128 * 4), 2 * 7 * 128 * 8
+    assert accounting.flops(model, 7) == attention.flops(7) + swiglu.flops(7) + maps + head
+    assert accounting.state_size(model, 7) == 2 * 7 * 128
+
+
+def test_published_states_are_4096_but_for_the_short_convolutions():
+    of_convolutions = {"hyena": 2 * 3 * 512 * 2, "multi-head-hyena": 2 * 3 * 128 * 2, "mamba": 4 * 256 * 3}
+    for name in ("hyena", "multi-head-hyena", "mamba", "gated-linear-attention"):
+        assert accounting.state_size(build(RECALL, name), 7) == 4_096 + of_convolutions.get(name, 0)
 
 
 def test_another_seed_is_another_model():
