@@ -10,7 +10,7 @@ from keras import layers, ops
 from keras.src.applications import convnext
 
 import keras_laurel
-from keras_laurel import History, Laurel, LaurelRW, fold, laurelize, residual
+from keras_laurel import History, Laurel, LaurelRW, fold, laurelize, mixers, residual
 from keras_laurel.applications import LaurelResNet50
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
@@ -166,10 +166,19 @@ def test_vision_transformer_of_nested_models():
     assert_folds(model, SEQUENCES)
 
 
-def test_own_mixers():
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: (mixers.SwiGLU(3), mixers.MLP(3)),
+        lambda: (mixers.LinearAttention(2, feature_map="elu"), mixers.MixtureOfExperts(3, 2, mix_experts=True)),
+        lambda: (mixers.GatedLinearAttention(2, gate_rank=2), mixers.Mamba(2)),
+        lambda: (mixers.Hyena(5), mixers.MultiHeadHyena(2, 5), mixers.HyenaExperts(2, 3, 5)),
+    ],
+)
+def test_own_mixers(make):
     inputs = x = keras.Input((5, 3))
     x = layers.Dense(4)(x)
-    for mixer in (keras_laurel.mixers.SwiGLU(3), keras_laurel.mixers.MLP(3)):
+    for mixer in make():
         x = LaurelRW()([x, mixer(layers.RMSNormalization()(x))])
     assert_folds(randomize(keras.Model(inputs, layers.RMSNormalization()(x))), SEQUENCES)
 

@@ -32,6 +32,7 @@ class Config:
         hidden_dim: Width of the stream; the size's by default.
         num_heads: Number of query heads; the size's by default.
         intermediate_dim: Width of the MLPs; the size's by default.
+        mixers: What mixes positions, comma-separated words that the blocks take in turn; see `LaurelDecoderBackbone`.
         residual: Word for `keras_laurel.residual`.
         rank: Rank of the low-rank maps.
         num_activations: Number of states that PA weighs.
@@ -78,6 +79,7 @@ class Config:
     hidden_dim: int | None = None
     num_heads: int | None = None
     intermediate_dim: int | None = None
+    mixers: str = "attention"
     residual: str = "rw+lr"
     rank: int = 32
     num_activations: int = 3

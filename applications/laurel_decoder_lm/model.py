@@ -45,6 +45,7 @@ def build(config, tokenizer):
     try:
         return LaurelDecoderLM(
             config.size,
+            mixers=tuple(config.mixers.split(",")),
             residual=config.residual,
             rank=config.rank,
             num_activations=1 if config.previous == "first" else config.num_activations,

@@ -5,6 +5,7 @@ function that writes what the layer absorbs, for when all scales are known. A la
 """
 
 import math
+import operator
 
 import keras
 import numpy as np
@@ -14,7 +15,18 @@ from keras.src.ops.nn import Relu as ReluOperation  # what functions and `+` mak
 from keras.src.ops.numpy import Add as PlusOperation
 from keras.src.ops.numpy import Copy as CopyOperation
 
-from keras_laurel.mixers import MLP, CausalAttention, SwiGLU
+from keras_laurel.mixers import (
+    MLP,
+    CausalAttention,
+    GatedLinearAttention,
+    Hyena,
+    HyenaExperts,
+    LinearAttention,
+    Mamba,
+    MixtureOfExperts,
+    MultiHeadHyena,
+    SwiGLU,
+)
 
 RULES = {}
 
@@ -231,7 +243,7 @@ def _through_projections(first, last):
         inside, why = object(), f"{described(layer)}, whose projections meet in a function that takes no scale"
         folding.pin(inside, why)
         for name in first:
-            folding.apply(getattr(layer, name), inputs[:1], [inside])
+            folding.apply(operator.attrgetter(name)(layer), inputs[:1], [inside])
         return folding.apply(getattr(layer, last), [inside], outputs)
 
     return projections
@@ -241,6 +253,15 @@ rule(CausalAttention)(_through_projections(("query", "key", "value"), "attention
 rule(layers.MultiHeadAttention)(_through_projections(("query_dense", "key_dense", "value_dense"), "output_dense"))
 rule(SwiGLU)(_through_projections(("gate", "up"), "output_dense"))
 rule(MLP)(_through_projections(("up",), "output_dense"))
+rule(MixtureOfExperts)(_through_projections(("up", "gate", "router"), "output_dense"))
+rule(LinearAttention)(_through_projections(("query", "key", "value"), "attention_output"))
+rule(GatedLinearAttention)(
+    _through_projections(("query", "key", "value", "output_gate", "gate_down"), "attention_output")
+)
+rule(Mamba)(_through_projections(("up", "gate"), "output_dense"))
+rule(Hyena)(_through_projections(("projection.dense",), "output_dense"))
+rule(MultiHeadHyena)(_through_projections(("projection.dense",), "output_dense"))
+rule(HyenaExperts)(_through_projections(("projection.dense", "router"), "output_dense"))
 
 
 def channel_axis(layer):

@@ -24,6 +24,7 @@ VARIANTS = {
     "rw+lr+pa": {"residual": "rw+lr+pa"},
     "pa_first": {"residual": "pa", "residual_arguments": {"previous": "first"}},
     "paper_rw+lr+pa": {**PAPER, "residual": "rw+lr+pa", "residual_arguments": {"norm": "rms"}},
+    "mixed": {"residual": "rw+lr", "mixers": ("gated_linear_attention", "sliding_attention"), "window": 2},
     "block_pa": {"residual": "pa", "joins": "block", "tie_embeddings": False, "head_dim": 6},
 }
 

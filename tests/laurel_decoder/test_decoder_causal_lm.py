@@ -48,9 +48,17 @@ def greedy(model, inputs):
     return tokens
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_cached_greedy_is_uncached_greedy(variant):
-    model, inputs = randomize(causal_lm(variant)), prompts(random_tokens(), [2, 3])
+@pytest.mark.parametrize(
+    ("variant", "arguments"),
+    [
+        *((variant, {}) for variant in VARIANTS),
+        ("rw", {"mixers": "sliding_attention", "window": 2}),
+        ("rw+lr+pa", {"mixers": ("mamba", "hyena")}),  # which have no cache
+        ("rw", {"mixers": ("linear_attention", "multi_head_hyena")}),
+    ],
+)
+def test_generated_greedily_is_what_the_whole_sequence_says(variant, arguments):
+    model, inputs = randomize(causal_lm(variant, **arguments)), prompts(random_tokens(), [2, 3])
     expected = greedy(model, inputs)
     model.compile(sampler="greedy")
     outputs = model.generate(inputs, stop_token_ids=None)

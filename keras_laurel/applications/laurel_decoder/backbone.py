@@ -8,10 +8,11 @@ import keras_hub
 
 from keras_laurel.applications.laurel_decoder.block import NORMS, LaurelDecoderBlock
 from keras_laurel.applications.laurel_decoder.layout import layout_map
+from keras_laurel.applications.laurel_decoder.mixers import make_mixer
 from keras_laurel.history import first_states
 from keras_laurel.joins import residual as make_join
 from keras_laurel.layers.low_rank import positive_integer
-from keras_laurel.mixers import MLP, CausalAttention, SwiGLU
+from keras_laurel.mixers import MLP, SwiGLU
 
 POSITIONS = ("rotary", "learned")
 FEEDFORWARDS = ("swiglu", "gelu")
@@ -73,6 +74,11 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         intermediate_dim: Positive integer, the inner width of the feed-forward layers.
         num_key_value_heads: Positive integer that divides `num_query_heads`. Defaults to it.
         head_dim: Positive integer, the width of a head. Defaults to `hidden_dim / num_query_heads`.
+        mixers: Word, or sequence of words, for what mixes positions: the blocks take them in turn, so that
+            `("mamba", "mamba", "mamba", "attention")` has attention in every fourth. `"attention"`;
+            `"sliding_attention"`, which sees `window` positions; `"linear_attention"`, `"gated_linear_attention"`,
+            `"mamba"`, and `"hyena"` and `"multi_head_hyena"`, whose filters are `max_sequence_length` long.
+        window: Positive integer, the positions that sliding attention sees.
         residual: The join, see `keras_laurel.residual`: `"add"`, `"rw"`, `"lr"`, `"pa"`, a sum such as `"rw+lr"`, or
             a callable that makes a layer. To be loaded again, the callable must be registered with
             `keras.saving.register_keras_serializable`, as the classes of this package are.
@@ -81,7 +87,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         residual_arguments: Dictionary of further arguments of `keras_laurel.residual`, such as `{"norm": "rms"}`.
         joins: `"sublayer"` for two joins a block, `"block"` for one around all of it.
         positions: `"rotary"`, or `"learned"` for an embedding of the position.
-        max_sequence_length: Positive integer, the longest input of learned positions.
+        max_sequence_length: Positive integer, the longest input of learned positions and of Hyena's filters.
         rope_max_wavelength: Positive float, of rotary positions.
         norm: `"rms"`, or `"layer"` for a layer normalization without bias.
         norm_epsilon: Positive float, the epsilon of the norms; or a list of one for each, two a block and the last for
@@ -123,6 +129,8 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         intermediate_dim,
         num_key_value_heads=None,
         head_dim=None,
+        mixers=("attention",),
+        window=256,
         residual="rw+lr",
         rank=None,
         num_activations=None,
@@ -152,9 +160,13 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
             "intermediate_dim": intermediate_dim,
             "num_key_value_heads": num_query_heads if num_key_value_heads is None else num_key_value_heads,
             "max_sequence_length": max_sequence_length,
+            "window": window,
         }
         for key, value in sizes.items():
             positive_integer(key, value)
+        mixers = (mixers,) if isinstance(mixers, str) else tuple(mixers)
+        if not mixers:
+            raise ValueError("Expected `mixers` to be a word or a sequence of words. Received: none")
         unknown = set(kwargs) - {"name", "trainable"}  # which keras_hub would not mind
         if unknown:
             raise ValueError(f"Expected arguments of `LaurelDecoderBackbone`. Received: {', '.join(sorted(unknown))}")
@@ -208,14 +220,8 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         weighs_first = any(getattr(join, "previous", "last") == "first" for block in all_joins for join in block)
         self.transformer_layers = []
         for i in range(num_layers):
-            mixer = CausalAttention(
-                num_query_heads,
-                num_key_value_heads,
-                head_dim,
-                rope_max_wavelength=wavelength,
-                name="attention",
-                dtype=dtype,
-                **initializers,
+            mixer = make_mixer(
+                mixers[i % len(mixers)], {**sizes, "head_dim": head_dim}, wavelength, dtype=dtype, **initializers
             )
             feed = SwiGLU if feedforward == "swiglu" else MLP
             block = LaurelDecoderBlock(
@@ -257,6 +263,8 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         self.intermediate_dim = intermediate_dim
         self.num_key_value_heads = num_key_value_heads or num_query_heads
         self.head_dim = head_dim
+        self.mixers = mixers
+        self.window = window
         self.residual = residual
         self.rank = rank
         self.num_activations = num_activations
@@ -316,6 +324,8 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
             "intermediate_dim": self.intermediate_dim,
             "num_key_value_heads": self.num_key_value_heads,
             "head_dim": self.head_dim,
+            "mixers": list(self.mixers),
+            "window": self.window,
             "residual": _serialized(self.residual),
             "rank": self.rank,
             "num_activations": self.num_activations,

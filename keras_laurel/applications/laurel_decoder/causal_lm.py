@@ -19,6 +19,9 @@ class LaurelCausalLM(WithoutPaddingMask, FitsTorchLoaders, keras_hub.models.Caus
     of keras_hub. With a preprocessor, `fit` and `generate` take strings; without one they take token ids: `fit` an
     array, or `{"token_ids": ...}`, and the tokens that follow. Data are arrays, tf.data, Grain or a PyTorch loader.
 
+    Attention decodes with a cache of keys and values. The other mixers have none here: where a block has one of them,
+    each new token runs the whole sequence.
+
     Args:
         backbone: A `LaurelDecoderBackbone`.
         preprocessor: A `LaurelCausalLMPreprocessor` or `None`.
@@ -94,13 +97,24 @@ class LaurelCausalLM(WithoutPaddingMask, FitsTorchLoaders, keras_hub.models.Caus
         return backbone.layer_norm(states[0]), new_cache
 
     def _build_cache(self, token_ids):
-        """Returns the hidden states of the prompts, and the cache that they leave, of their padded length."""
+        """Returns the hidden states of the prompts, and the cache that they leave, of their padded length.
+
+        The cache is empty if a mixer has none.
+        """
+        if not all(hasattr(block.mixer, "cache_shape") for block in self.backbone.transformer_layers):
+            return self._hidden_states(token_ids), ()
         batch_size, capacity = ops.shape(token_ids)
         cache = []
         for block in self.backbone.transformer_layers:
             shape = block.mixer.cache_shape(batch_size, capacity)
             cache.append(tuple(ops.zeros(shape, dtype=block.mixer.compute_dtype) for _ in range(2)))
         return self._run_blocks(token_ids, cache, 0)
+
+    def _hidden_states(self, token_ids):
+        states = self.backbone.embed(token_ids)
+        for block in self.backbone.transformer_layers:
+            states = block(states)
+        return self.backbone.layer_norm(states[0])
 
     def generate_step(self, inputs, stop_token_ids=None):
         """Generates a batch; `keras_hub` compiles it. See `keras_hub.models.CausalLM.generate`.
@@ -118,6 +132,12 @@ class LaurelCausalLM(WithoutPaddingMask, FitsTorchLoaders, keras_hub.models.Caus
         first = ops.min(ops.sum(ops.cast(padding_mask, "int32"), axis=-1))
 
         def next_logits(tokens, cache, index):
+            if not cache:
+                hidden_states = self._hidden_states(tokens)
+                last = (ops.shape(tokens)[0], 1, self.backbone.hidden_dim)
+                hidden_states = ops.slice(hidden_states, (0, index - 1, 0), last)
+                logits = self.backbone.token_embedding(hidden_states, reverse=True)
+                return ops.squeeze(logits, 1), ops.squeeze(hidden_states, 1), cache
             last = ops.slice(tokens, (0, index - 1), (ops.shape(tokens)[0], 1))
             logits, hidden_states, cache = self.call_with_cache(last, cache, index - 1)
             return ops.squeeze(logits, 1), ops.squeeze(hidden_states, 1), cache

@@ -11,9 +11,9 @@ def layout_map(device_mesh, model_parallel_dim_name="model", data_parallel_dim_n
     must be divisible by its axis: the vocabulary, the numbers of heads and the inner width by the model axis, the width
     by the data axis.
 
-    Everything else is on every device: norms, positions and all LAuReL weights. A low-rank map is small, and its rank
-    may be smaller than the axis. The stream is divided over the data axis by examples, so that their number must be
-    divisible by it.
+    Everything else is on every device: norms, positions, the weights of Mamba and Hyena, and all LAuReL weights. A
+    low-rank map is small, and its rank may be smaller than the axis. The stream is divided over the data axis by
+    examples, so that their number must be divisible by it.
 
     Args:
         device_mesh: A `keras.distribution.DeviceMesh`.
@@ -33,11 +33,19 @@ def layout_map(device_mesh, model_parallel_dim_name="model", data_parallel_dim_n
     layout = keras.distribution.LayoutMap(device_mesh)
     layout[".*token_embedding/embeddings"] = (model, data)
     layout[".*token_embedding/reverse_embeddings"] = (data, model)
-    layout[".*transformer_layer_[0-9]+/attention/(query|key|value)/kernel"] = (data, model, None)
-    layout[".*transformer_layer_[0-9]+/attention/attention_output/kernel"] = (model, None, data)
+    block = ".*transformer_layer_[0-9]+"
+    layout[f"{block}/(|sliding_|linear_|gated_linear_)attention/(query|key|value|output_gate)/kernel"] = (
+        data,
+        model,
+        None,
+    )
+    layout[f"{block}/(|sliding_|linear_|gated_linear_)attention/attention_output/kernel"] = (model, None, data)
     layout[".*transformer_layer_[0-9]+/feedforward/(gate|up)/kernel"] = (data, model)
     layout[".*transformer_layer_[0-9]+/feedforward/output/kernel"] = (model, data)
-    # Those that are large enough to be taken for forgotten.
+    # Those that are large enough to be taken for forgotten. Convolutions and scans go over whole channels.
+    layout[f"{block}/gated_linear_attention/gate_(down|up)/.*"] = ()
+    layout[f"{block}/linear_attention/(query|key)_features_[01]/.*"] = ()
+    layout[f"{block}/(mamba|hyena|multi_head_hyena)/.*"] = ()
     layout[".*position_embedding/embeddings"] = ()
     layout[".*transformer_layer_[0-9]+/(mixer_|feedforward_)?join/.*(?<!/output)"] = ()
     # What the joins return. Else the compiler takes the division of the kernels' width for the stream's, and each chip
