@@ -42,8 +42,9 @@ class TensorFlowStrategy(Distribution):
         """See `Distribution.prepare`.
 
         Raises:
-            ValueError: If `model` was not made in `scope()`, is not compiled, has a keras_hub preprocessor, or is
-                compiled with `jit_compile=True` or with an optimizer that accumulates gradients.
+            ValueError: If `model` was not made in `scope()`, is not compiled, has a keras_hub preprocessor other than
+                `LaurelCausalLMPreprocessor`, or is compiled with `jit_compile=True` or with an optimizer that
+                accumulates gradients.
         """
         super().prepare(model)
         if model.distribute_strategy is not self.strategy:
@@ -64,11 +65,13 @@ class TensorFlowStrategy(Distribution):
                 "Expected an optimizer that does not accumulate gradients, which TensorFlow cannot do over replicas; "
                 f"PyTorch and JAX can. Received: gradient_accumulation_steps={optimizer.gradient_accumulation_steps}"
             )
-        if getattr(model, "preprocessor", None) is not None:
+        preprocessor = getattr(model, "preprocessor", None)
+        if preprocessor is not None and not _gives_integers(preprocessor):
             raise ValueError(
-                "Expected a keras_hub model without a preprocessor, whose masks are bools: Keras averages a first batch"
-                " over the replicas, and bools have no mean. Map the data by the preprocessor, cast `padding_mask` and "
-                f"the sample weights to integers, and set `model.preprocessor = None`. Received: {model.preprocessor}"
+                "Expected a `LaurelCausalLMPreprocessor`, or no preprocessor: the masks of keras_hub's own are bools, "
+                "and Keras averages a first batch over the replicas. Map the data by the preprocessor, cast "
+                "`padding_mask` and the sample weights to integers, and set `model.preprocessor = None`. "
+                f"Received: {preprocessor}"
             )
         if optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue:
             optimizer._clip_gradients = functools.partial(_clip_sum, optimizer)
@@ -79,6 +82,12 @@ class TensorFlowStrategy(Distribution):
                 # The other backends refuse a config with `synchronized=True`, so a saved model must not have it.
                 layer.get_config = functools.partial(_config_as_made, layer)
                 layer.synchronized = True
+
+
+def _gives_integers(preprocessor):
+    from keras_laurel.applications import LaurelCausalLMPreprocessor  # imports keras_hub
+
+    return isinstance(preprocessor, LaurelCausalLMPreprocessor)
 
 
 def _clip_sum(optimizer, grads):

@@ -14,7 +14,7 @@ import training
 from keras_laurel.distribution import Distribution, distribute
 
 JOBS = [(name, "rw+lr+pa", {"validate": False}) for name in ("decoder", "resnet")]
-JOBS += [("linear", None, {}), ("overflow", None, {})]
+JOBS += [("strings", None, {"validate": False}), ("linear", None, {}), ("overflow", None, {})]
 SLOW_JOBS = [
     (name, variant, {"validate": False}) for name in ("decoder", "resnet") for variant in training.VARIANTS[:-1]
 ]
@@ -118,12 +118,12 @@ def test_gradient_accumulation_is_refused(small_model, scaled):
         distribution.prepare(model)
 
 
-def test_a_preprocessor_is_refused(small_model):
+def test_a_preprocessor_of_others_is_refused(small_model):
     distribution = distribute("data")
     with distribution.scope():
         model = small_model()
     model.preprocessor = keras.layers.Identity()
-    with pytest.raises(ValueError, match="without a preprocessor, whose masks are bools"):
+    with pytest.raises(ValueError, match="the masks of keras_hub's own are bools"):
         distribution.prepare(model)
 
 

@@ -50,7 +50,26 @@ def linear(_):
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
 
 
-BUILDERS = {"decoder": decoder, "resnet": resnet, "normed": normed, "linear": linear, "overflow": linear}
+def strings(_):
+    from keras_laurel.applications import (
+        LaurelByteTokenizer,
+        LaurelCausalLM,
+        LaurelCausalLMPreprocessor,
+        LaurelDecoderBackbone,
+    )
+
+    backbone = LaurelDecoderBackbone(256, 1, 2, hidden_dim=4, intermediate_dim=4, residual="rw")
+    return LaurelCausalLM(backbone, LaurelCausalLMPreprocessor(LaurelByteTokenizer(), sequence_length=5))
+
+
+BUILDERS = {
+    "decoder": decoder,
+    "strings": strings,
+    "resnet": resnet,
+    "normed": normed,
+    "linear": linear,
+    "overflow": linear,
+}
 
 
 def data(name):
@@ -61,6 +80,8 @@ def data(name):
         tokens = rng.integers(11, size=(EXAMPLES, 6)).astype("int32")
         x = {"token_ids": tokens, "padding_mask": np.ones_like(tokens)}
         return x, rng.normal(size=(EXAMPLES, 6, 8)).astype("float32")
+    if name == "strings":
+        return np.array(["a" * length for length in range(EXAMPLES)]), None  # some shorter, some longer than 5 tokens
     if name == "resnet":
         return rng.normal(size=(EXAMPLES, 32, 32, 3)).astype("float32"), rng.integers(3, size=EXAMPLES)
     x, y = rng.normal(size=(EXAMPLES, 4)).astype("float32"), rng.normal(size=(EXAMPLES, 1)).astype("float32")
@@ -89,8 +110,10 @@ def train(name, variant, distribution, accumulate=None, jit_compile=False, valid
         rng = np.random.default_rng(distribution.process)
         for weight in model.trainable_weights:  # so that no join is still `x + f(x)`
             weight.assign(ops.convert_to_numpy(weight) + 0.05 * rng.normal(size=weight.shape))
-        loss = "sparse_categorical_crossentropy" if name == "resnet" else "mse"
-        if name in ("resnet", "linear", "overflow"):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if name == "strings" else "mse"
+        if name == "resnet":
+            loss = "sparse_categorical_crossentropy"
+        if name in ("strings", "resnet", "linear", "overflow"):
             optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
             if name == "overflow":
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -101,7 +124,7 @@ def train(name, variant, distribution, accumulate=None, jit_compile=False, valid
             )
             model.compile(optimizer, loss, metrics=["mae"])
     distribution.prepare(model)
-    x, y = keras.tree.map_structure(lambda array: shard(array, index, count), data(name))
+    x, y = keras.tree.map_structure(lambda array: None if array is None else shard(array, index, count), data(name))
     validation = (x, y) if validate else None
     history = model.fit(
         x, y, batch_size=BATCH // count, epochs=2, shuffle=False, verbose=0, validation_data=validation

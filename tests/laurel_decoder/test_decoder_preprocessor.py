@@ -27,6 +27,7 @@ def preprocessor():
 
 def values(outputs):
     x, y, sample_weight = outputs
+    assert {keras.backend.standardize_dtype(mask.dtype) for mask in (x["padding_mask"], sample_weight)} == {"int32"}
     return [np.array(value).tolist() for value in (x["token_ids"], y, x["padding_mask"], sample_weight)]
 
 

@@ -31,7 +31,8 @@ class LaurelCausalLMPreprocessor(keras_hub.models.CausalLMPreprocessor):
         sequence_length: Overrides that of the layer.
 
     Returns:
-        `(x, y, sample_weight)`: a dict of `token_ids` and `padding_mask`, the labels, and which of them count.
+        `(x, y, sample_weight)`: a dict of `token_ids` and `padding_mask`, the labels, and which of them count; ones
+        and zeros where keras_hub has bools, which `fit` of TensorFlow cannot divide over devices.
 
     Example:
     >>> from keras_laurel.applications.laurel_decoder.preprocessor import LaurelCausalLMPreprocessor
@@ -49,6 +50,10 @@ class LaurelCausalLMPreprocessor(keras_hub.models.CausalLMPreprocessor):
 
     backbone_cls = LaurelDecoderBackbone
     tokenizer_cls = keras_hub.tokenizers.Tokenizer  # a preset names its own
+
+    def call(self, x, y=None, sample_weight=None, sequence_length=None):
+        x, y, sample_weight = super().call(x, y, sample_weight, sequence_length)
+        return {**x, "padding_mask": _as_integers(x["padding_mask"])}, y, _as_integers(sample_weight)
 
     def generate_preprocess(self, x, sequence_length=None):
         """Turns prompts into `token_ids` and `padding_mask` for `generate`: the start token, the prompt's, padding.
@@ -73,3 +78,10 @@ class LaurelCausalLMPreprocessor(keras_hub.models.CausalLMPreprocessor):
             longest = max(map(len, tokens)) if len(cut.shape) else len(tokens)
             raise ValueError(f"{message} Received: {longest + 1} tokens")
         return {name: value[..., :-1] for name, value in outputs.items()}
+
+
+def _as_integers(mask):
+    tf = graph_tensorflow()
+    if tf is not None:
+        return tf.cast(mask, "int32")
+    return mask.astype("int32") if isinstance(mask, np.ndarray) else ops.cast(mask, "int32")
