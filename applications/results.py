@@ -31,6 +31,15 @@ def deviation(values):
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
+def interval(differences):
+    """Returns half of the 95% interval of the mean of paired differences by Student's t; `None` for less than two."""
+    from scipy import stats
+
+    if len(differences) < 2:
+        return None
+    return float(stats.t.ppf(0.975, len(differences) - 1) * deviation(differences) / np.sqrt(len(differences)))
+
+
 def spread(value, digits, scale=1):
     """Returns `value`, scaled, as ` ± value`, or nothing for `None`."""
     return "" if value is None else f" ± {scale * value:.{digits}f}"

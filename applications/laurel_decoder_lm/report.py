@@ -3,14 +3,14 @@
 import numpy as np
 
 from applications import results
-from applications.results import BASELINE, deviation, paired, spread
+from applications.results import BASELINE, deviation, interval, paired, spread
+
+ORDER = ("add", "add+1", "add+4", "rw", "lr", "pa", "rw+lr", "rw+lr+pa")
 
 
 def combined(records):
     """Returns the records of an experiment's runs as one; see `applications.results.combined`."""
-    from applications.laurel_decoder_lm.configs import VARIANTS
-
-    return results.combined(records, VARIANTS)
+    return results.combined(records, ORDER)
 
 
 def final(run):
@@ -65,6 +65,7 @@ def summary(result):
                 "loss_std": deviation(losses),
                 "difference": float(np.mean(differences)) if pairs else None,
                 "difference_std": deviation(differences),
+                "difference_interval": interval(differences),
                 "bits_per_byte": float(np.mean([final(run)["bits_per_byte"] for run in runs])),
                 "time_difference": float(np.mean(at_time)) if pairs else None,
                 "time_difference_std": deviation(at_time),
@@ -76,7 +77,18 @@ def summary(result):
 
 def table_cells(result):
     """Returns the header and the rows of the table, as strings."""
-    header = ["variant", "weights", "extra", "seeds", "loss", "beside add", "bits/byte", "at equal time", "step time"]
+    header = [
+        "variant",
+        "weights",
+        "extra",
+        "seeds",
+        "loss",
+        "beside add",
+        "95% interval",
+        "bits/byte",
+        "at equal time",
+        "step time",
+    ]
     cells = []
     for row in summary(result):
 
@@ -92,12 +104,21 @@ def table_cells(result):
                 str(row["seeds"]),
                 f"{row['loss']:.4f}{spread(row['loss_std'], 4)}",
                 beside("difference"),
+                _around(row),
                 f"{row['bits_per_byte']:.4f}",
                 beside("time_difference"),
                 "" if row["time_ratio"] is None else f"{row['time_ratio']:.3f}",
             ]
         )
     return header, cells
+
+
+def _around(row):
+    """Returns the interval of the difference to the plain residual."""
+    half = row["difference_interval"]
+    if row["variant"] == BASELINE or half is None:
+        return ""
+    return f"{row['difference'] - half:+.4f} to {row['difference'] + half:+.4f}"
 
 
 def plot(result, path):

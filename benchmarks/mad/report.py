@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from applications.errors import UserError
-from applications.results import BASELINE, SHARED, deviation, spread
+from applications.results import BASELINE, SHARED, deviation, interval, spread
 from benchmarks.mad.architectures import ARCHITECTURES
 
 TITLE = "test accuracy in percent, mean ± standard deviation over the seeds; differences with 95% intervals"
@@ -73,17 +73,10 @@ def cells(result):
 def difference(values, baseline):
     """Returns the mean difference of what two dictionaries have for each seed, and half of its 95% interval.
 
-    The interval is Student's, of the differences of the seeds that both have; `None` for less than two.
+    The mean is `None` if they have no seed in common; see `applications.results.interval`.
     """
-    from scipy import stats
-
     pairs = [values[seed] - baseline[seed] for seed in values if seed in baseline]
-    if not pairs:
-        return None, None
-    if len(pairs) == 1:
-        return pairs[0], None
-    half = stats.t.ppf(0.975, len(pairs) - 1) * np.std(pairs, ddof=1) / np.sqrt(len(pairs))
-    return float(np.mean(pairs)), float(half)
+    return (float(np.mean(pairs)) if pairs else None), interval(pairs)
 
 
 def summary(result):
