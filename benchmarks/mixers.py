@@ -1,11 +1,14 @@
 """What `benchmarks.mixers_speed` times."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
-from keras_laurel.mixers import CausalAttention, GatedLinearAttention, LinearAttention, Mamba
+from keras_laurel.mixers import CausalAttention, GatedLinearAttention, Hyena, LinearAttention, Mamba, MultiHeadHyena
 from keras_laurel.mixers.linear_attention import causal_linear_attention
+from keras_laurel.mixers.long_convolution import long_convolution
 from keras_laurel.mixers.selective_scan import selective_scan
 
 NUM_STATES = 4
@@ -52,7 +55,10 @@ def groups(length, dim, batch_size):
         "linear attention": LinearAttention(dim // HEAD_WIDTH),
         "gated linear attention": GatedLinearAttention(dim // HEAD_WIDTH),
         "mamba": Mamba(NUM_STATES),
+        "hyena": Hyena(length),
+        "multi-head hyena": MultiHeadHyena(dim // HEAD_WIDTH, length),
     }
+    signals = [random(2 * dim, length), rng.normal(size=(2 * dim, length)).astype("float32")]
     inputs = random(length, dim)
     return {
         "selective scan": {
@@ -66,6 +72,10 @@ def groups(length, dim, batch_size):
                 Operation(causal_linear_attention, [*heads, gates]), heads[0], heads[0]
             ),
         },
+        "long convolution": {
+            "the backend's own transforms": _step(Operation(_native_convolution, signals), signals[0], signals[0]),
+            "long_convolution": _step(Operation(long_convolution, signals), signals[0], signals[0]),
+        },
         "layers": {name: _step(layer, inputs, inputs) for name, layer in layers.items()},
     }
 
@@ -75,6 +85,21 @@ def _step(layer, x, target):
     model = keras.Model(inputs, layer(inputs))
     model.compile(keras.optimizers.SGD(1e-6), "mse")
     return lambda: float(model.train_on_batch(x, target))
+
+
+def _native_convolution(x, kernel):
+    size: Any = 2 * x.shape[-1]
+    fft: Any
+    backend = keras.backend.backend()
+    if backend == "jax":
+        from jax.numpy import fft
+    elif backend == "torch":
+        from torch import fft
+    else:
+        from tensorflow import signal as fft
+
+        size = [size]
+    return fft.irfft(fft.rfft(x, size) * fft.rfft(kernel, size), size)[..., : x.shape[-1]]
 
 
 def _attention(query, key, value):

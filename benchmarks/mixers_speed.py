@@ -64,7 +64,8 @@ def run(settings, path):
     writable_folder(path.parent)
     from applications.provenance import provenance  # imports Keras, so the backend must have been chosen
     from benchmarks.mixers import groups
-    from benchmarks.timing import ratios, side_by_side
+    from benchmarks.mixers_speed_report import table_cells
+    from benchmarks.timing import side_by_side
 
     options = [item for key, value in settings.items() for item in (f"--{key.replace('_', '-')}", str(value))]
     result = {
@@ -74,18 +75,14 @@ def run(settings, path):
         **provenance(),
         "groups": {},
     }
-    rows = []
     for group, steps in groups(settings["length"], settings["dim"], settings["batch_size"]).items():
         seconds = side_by_side(steps, settings["rounds"])
         result["groups"][group] = {
             name: {clock: [round(value, 6) for value in seconds[clock][name]] for clock in seconds} for name in steps
         }
-        for name, (low, middle, high) in ratios(seconds["cpu"]).items():
-            milliseconds = 1000 * sorted(seconds["cpu"][name])[settings["rounds"] // 2]
-            rows.append([group, name, f"{milliseconds:.1f}", f"{middle:.2f} ({low:.2f}-{high:.2f})"])
-            print(*rows[-1], flush=True)
+        print(f"timed: {group}", flush=True)
     write_whole(path, lambda temporary: Path(temporary).write_text(json.dumps(result)))
-    print_table("CPU time of a training step: median (quartiles)", ["group", "what", "ms", "ratio"], rows)
+    print_table("a training step: medians (quartiles)", *table_cells(result))
     print(f"written: {path}")
 
 

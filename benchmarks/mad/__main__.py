@@ -137,6 +137,7 @@ def _show(folder):
 
     result = reporting.load(folder)
     print_table(reporting.TITLE, *reporting.table_cells(result), width=180)
+    print(reporting.CAVEAT)
     return result
 
 
@@ -155,7 +156,8 @@ def _progress(jobs):
 
             def on_end(job, record):
                 done.append(job)
-                progress.console.print(f"{job.name}: {record['test']['micro']:.4f} in {record['seconds']:.0f} s")
+                found = f"{record['test']['micro']:.4f}" if record["test"] else "diverged"
+                progress.console.print(f"{job.name}: {found} in {record['seconds']:.0f} s")
                 progress.update(bar, advance=job.tokens, description=f"{len(jobs) - len(done)} runs left")
 
             yield on_end

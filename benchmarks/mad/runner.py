@@ -138,7 +138,7 @@ def run_jobs(jobs, folder, command, processes, on_end=lambda job, record: None):
         on_end: Called with each job that ends and its record.
 
     Raises:
-        UserError: If a run fails; those that have ended are kept.
+        UserError: If a process dies; the runs that have ended are kept.
     """
     folder = writable_folder(folder)
 
@@ -168,8 +168,6 @@ def run_jobs(jobs, folder, command, processes, on_end=lambda job, record: None):
                 job = futures[future]
                 try:
                     record = future.result()
-                except FloatingPointError as error:
-                    raise UserError(f"{job.name}: {error}") from None
                 except concurrent.futures.process.BrokenProcessPool:
                     raise UserError(f"a process died in {job.name} or beside it: perhaps memory ran out") from None
                 end(job, record)

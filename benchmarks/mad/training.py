@@ -107,21 +107,20 @@ def train(setting, run, on_check=lambda step, accuracy: None):
         operations of a sequence's forward pass; the scores of the validation and of
         the test after the last step; the step by which the validation's accuracy was first `SOLVED`, or `None`; its
         curve, the training loss between its points, and seconds.
-
-    Raises:
-        FloatingPointError: If the loss is not finite.
+        A run whose loss is no longer finite ends there: `diverged_at` says after how many steps, there are no scores.
     """
     start = time.perf_counter()
     data = setting.task.dataset(run.seed, NUM_VALIDATION)
     model = build(setting.task, run.architecture, run.join, run.seed, run.rank, run.num_activations)
     compiled(model, run, setting.num_steps)
-    curve, losses, solved_at = [], [], None
+    curve, losses, solved_at, diverged_at, validation = [], [], None, None, None
     bounds = np.unique(np.linspace(0, setting.num_steps, NUM_CHECKS + 1).astype(int)).tolist()
     for first, last in itertools.pairwise(bounds):
         batches = Batches(data.train, setting.batch_size, run.seed, range(first, last))
         loss = model.fit(batches, shuffle=False, verbose=0).history["loss"][0]
         if not np.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} after {last} steps")
+            diverged_at, validation = last, None
+            break
         losses.append(float(loss))
         validation = scores(model, data.validation)
         curve.append([last, validation["micro"]])
@@ -133,8 +132,9 @@ def train(setting, run, on_check=lambda step, accuracy: None):
         "state": accounting.state_size(model, setting.task.input_length),
         "flops": accounting.flops(model, setting.task.input_length),
         "validation": validation,
-        "test": scores(model, data.test),
+        "test": None if diverged_at else scores(model, data.test),
         "solved_at": solved_at,
+        "diverged_at": diverged_at,
         "curve": curve,
         "losses": losses,
         "seconds": time.perf_counter() - start,

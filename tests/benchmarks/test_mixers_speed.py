@@ -17,7 +17,7 @@ def test_a_run_records_the_seconds_of_each_round_and_prints_the_table(tmp_path):
     assert outcome.exit_code == 0, outcome.output
     result = json.loads(path.read_text())
     assert (result["program"], result["backend"]) == ("mixers_speed", keras.backend.backend())
-    assert list(result["groups"]) == ["selective scan", "linear attention", "layers"]
+    assert list(result["groups"]) == ["selective scan", "linear attention", "long convolution", "layers"]
     for group in result["groups"].values():
         assert all(len(seconds) == 2 and min(seconds) > 0 for clocks in group.values() for seconds in clocks.values())
         assert all(name.split()[0] in outcome.output for name in group)

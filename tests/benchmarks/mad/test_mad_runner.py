@@ -129,6 +129,15 @@ def test_the_rate_is_chosen_by_validation_and_not_by_the_test():
     assert report.steps_to_solve(row["solved_at"]) == "10 steps, 1 of 2 never"
 
 
+def test_a_rate_at_which_a_run_diverged_is_not_chosen():
+    diverged = {**record("add", 1, 0.9, 0.9, 1e-3), "test": None, "validation": None}
+    records = [record("add", 0, 0.9, 0.9, 1e-3), diverged]
+    assert report.cells(report.combined(records)) == []
+    records += [record("add", seed, 0.4, 0.3, 5e-4) for seed in (0, 1)]
+    (row,) = report.cells(report.combined(records))
+    assert (row["learning_rate"], row["scores"]) == (5e-4, {0: 0.4, 1: 0.4})
+
+
 def test_the_table_worked_by_hand():
     records = [record("add", seed, score, 0.5) for seed, score in enumerate((0.5, 0.6, 0.7))]
     records += [record("rw", seed, score, 0.5, weights=102) for seed, score in enumerate((0.6, 0.8, 0.9))]
