@@ -85,7 +85,13 @@ if BACKEND == "jax":  # model parallelism is JAX's
 
 if BACKEND != "tensorflow":  # which has one process
 
-    @pytest.mark.parametrize("process", [0, pytest.param(1, marks=pytest.mark.slow)])  # JAX misses the second late
+    @pytest.mark.parametrize(
+        "process",
+        [
+            pytest.param(0, marks=[pytest.mark.slow] if BACKEND == "jax" else []),
+            pytest.param(1, marks=pytest.mark.slow),
+        ],
+    )
     def test_a_run_of_two_processes_of_which_one_dies_goes_on(process, alone, tmp_path):
         kind, devices = ("model:2x2", 2) if BACKEND == "jax" else ("data", 1)
         job = {"config": CONFIG, "folder": tmp_path, "kind": kind}

@@ -116,7 +116,7 @@ def test_generate_writes_on(run):
         (["train", "--set", "step=3"], "unknown setting 'step'; known: text"),
         (["train", "--set", "steps=0"], "steps must be at least 1, not 0"),
         (["train", "--residual", "near"], "unknown residual 'near'; known: add"),
-        (["train", "--set", "mixers=mamba,magic"], "Received: 'magic'"),
+        (["train", "--set", "mixers=mamba,magic"], "Received: mixers='magic'"),
         (["train", "--set", "size=huge"], "unknown size 'huge'; known: tiny"),
         (["train", "--set", "hidden_dim=7"], "Received: num_heads=2"),
         (["train", "--set", "sample_prompt=A prompt of many words"], "the prompt has 23 tokens with the start token"),

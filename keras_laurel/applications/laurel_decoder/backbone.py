@@ -8,7 +8,7 @@ import keras_hub
 
 from keras_laurel.applications.laurel_decoder.block import NORMS, LaurelDecoderBlock
 from keras_laurel.applications.laurel_decoder.layout import layout_map
-from keras_laurel.applications.laurel_decoder.mixers import make_mixer
+from keras_laurel.applications.laurel_decoder.mixers import MIXERS, make_mixer
 from keras_laurel.history import first_states
 from keras_laurel.joins import residual as make_join
 from keras_laurel.layers.low_rank import positive_integer
@@ -167,6 +167,8 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         mixers = (mixers,) if isinstance(mixers, str) else tuple(mixers)
         if not mixers:
             raise ValueError("Expected `mixers` to be a word or a sequence of words. Received: none")
+        for word in mixers:
+            _one_of("mixers", word, MIXERS)
         unknown = set(kwargs) - {"name", "trainable"}  # which keras_hub would not mind
         if unknown:
             raise ValueError(f"Expected arguments of `LaurelDecoderBackbone`. Received: {', '.join(sorted(unknown))}")
