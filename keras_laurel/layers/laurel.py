@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_laurel.layers import explicit_gradient
 from keras_laurel.layers.low_rank import LowRank, is_zeros, positive_integer
 from keras_laurel.layers.previous_activations import PreviousActivations
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
@@ -206,24 +207,37 @@ class Laurel(keras.layers.Layer):
         if self.residual_weights is not None:
             alpha, beta = self.alpha_beta(len(x.shape))
         states = [x, *previous]
-        if training and self._has_own_gradient:
+        if training and self._has_jax_gradient:
             from keras_laurel.layers import jax_gradient
 
             factors = self._factors(states, jax_gradient.matmul)
             return jax_gradient.join(self._skip, alpha, (beta, *factors), fx, states)
+        if self._has_explicit_gradient:
+            return explicit_gradient.join(**self._terms(alpha, beta, fx, states), own_gradient=bool(training))
         skip = self._skip((beta, *self._factors(states)), states)
         fx = ops.cast(fx, dtype)
         return ops.cast((fx if alpha is None else alpha * fx) + skip, self.compute_dtype)
 
     @property
-    def _has_own_gradient(self):
+    def _has_jax_gradient(self):
         """Whether `jax_gradient` can differentiate the join: alpha is above zero, and no factor is quantized."""
-        if keras.backend.backend() != "jax":
+        return keras.backend.backend() == "jax" and self._is_bounded and not self._is_quantized
+
+    @property
+    def _has_explicit_gradient(self):
+        """Whether `explicit_gradient` can differentiate the join, whose weights are scalars and whose maps are last."""
+        if keras.backend.backend() not in ("tensorflow", "torch") or self.axis != -1 or self.norm or self.per_channel:
             return False
-        if self.residual_weights is not None and self.residual_weights.form == "free":
-            return False
+        return self._is_bounded and not self._is_quantized
+
+    @property
+    def _is_bounded(self):
+        return self.residual_weights is None or self.residual_weights.form != "free"
+
+    @property
+    def _is_quantized(self):
         low_rank = self._low_rank
-        return low_rank is None or all(layer.quantization_mode is None for layer in (*low_rank.downs, low_rank.up))
+        return low_rank is not None and any(layer.quantization_mode for layer in (*low_rank.downs, low_rank.up))
 
     @property
     def _low_rank(self):
@@ -278,6 +292,24 @@ class Laurel(keras.layers.Layer):
         if self.norm:
             total = gain * ops.rms_normalization(total, epsilon=self.norm_epsilon)
         return total if self.axis == -1 else ops.moveaxis(total, -1, self.axis)
+
+    def _terms(self, alpha, beta, fx, states):
+        """Returns the keyword arguments of `explicit_gradient.join`."""
+        tensors = [fx, *states]
+        gamma = None if self.num_activations is None else ops.convert_to_tensor(self.augmentation.gamma)
+        low_rank = self._low_rank
+        if low_rank is not None:
+            downs = [ops.convert_to_tensor(down.kernel) for down in low_rank.downs]
+            up = ops.convert_to_tensor(low_rank.up.kernel)
+            if gamma is not None:
+                up = ops.cast(ops.repeat(gamma, self.rank)[:, None] * ops.cast(up, gamma.dtype), up.dtype)
+            return {"weights": [alpha, beta], "tensors": tensors, "downs": downs, "up": up, "scale": beta}
+        if gamma is None:
+            return {"weights": [alpha, beta], "tensors": tensors}
+        gamma = [gamma[j] if beta is None else beta * gamma[j] for j in range(gamma.shape[0])]
+        if self.previous == "first" and len(states) == 2:
+            return {"weights": [alpha, beta, *gamma], "tensors": tensors}
+        return {"weights": [alpha, gamma[0] + (1.0 if beta is None else beta), *gamma[1:]], "tensors": tensors}
 
     def _weighed(self, states):
         """Returns the states that are weighed, channels last."""
