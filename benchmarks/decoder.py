@@ -14,6 +14,8 @@ KNOWN_VARIANTS = (LLAMA, *WORDS)
 HEAD_DIM = 32
 VOCABULARY_SIZE = 8192
 RANK, NUM_ACTIVATIONS = 16, 3
+MORE_BLOCKS, SMALL_VOCABULARY_SIZE, TRAINING_RANK = "add+1", 1024, 32
+KNOWN_TRAINING_VARIANTS = (*WORDS, MORE_BLOCKS)
 
 
 def build(variant, num_layers, hidden_dim):
@@ -42,6 +44,45 @@ def build(variant, num_layers, hidden_dim):
         model = LaurelCausalLM(laurel(**shape, residual=variant, rank=RANK, num_activations=NUM_ACTIVATIONS))
     model.compile(sampler="greedy")
     return model
+
+
+def build_for_training(variant, num_layers, hidden_dim, joins, jit_compile="auto"):
+    """Returns a compiled language model of a variant, with so few tokens that its cost is that of the blocks.
+
+    Args:
+        variant: `"add+1"` for the paper's control, one more block; else a word for `keras_laurel.residual`.
+        num_layers: Number of blocks.
+        hidden_dim: Width of the stream. Heads are 64 wide, the feed-forward layers three times as wide as the stream.
+        joins: `"sublayer"` for two joins a block, or `"block"` for one.
+        jit_compile: See `keras.Model.compile`.
+    """
+    more = variant == MORE_BLOCKS
+    laurel: Any = LaurelDecoderBackbone
+    backbone = laurel(
+        vocabulary_size=SMALL_VOCABULARY_SIZE,
+        num_layers=num_layers + more,
+        num_query_heads=hidden_dim // 64,
+        hidden_dim=hidden_dim,
+        intermediate_dim=3 * hidden_dim,
+        residual="add" if more else variant,
+        rank=TRAINING_RANK,
+        num_activations=NUM_ACTIVATIONS,
+        joins=joins,
+    )
+    model = LaurelCausalLM(backbone)
+    model.compile(
+        optimizer=keras.optimizers.AdamW(1e-4),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        weighted_metrics=None,  # not the accuracy
+        jit_compile=jit_compile,
+    )
+    return model
+
+
+def batch(batch_size, length):
+    """Returns random tokens, as inputs and targets of training."""
+    tokens = np.random.default_rng(0).integers(SMALL_VOCABULARY_SIZE, size=(batch_size, length + 1)).astype("int32")
+    return {"token_ids": tokens[:, :-1], "padding_mask": np.ones((batch_size, length), "int32")}, tokens[:, 1:]
 
 
 def prompts(batch_size, length, prompt_length):

@@ -89,6 +89,59 @@ def resnet50(
         raise typer.Exit(2) from None
 
 
+@app.command()
+def decoder(
+    variants: Variants = "add,rw,lr,pa,rw+lr,rw+lr+pa,add+1",
+    joins: Annotated[str, typer.Option(help="sublayer, for two joins a block, or block.")] = "sublayer",
+    num_layers: Annotated[int, typer.Option(help="Number of blocks.")] = 4,
+    hidden_dim: Annotated[int, typer.Option(help="Width of the stream, a multiple of 64.")] = 512,
+    batch_size: BatchSize = 4,
+    length: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 256,
+    rounds: Rounds = 15,
+    precision: Precision = "float32",
+    jit: Jit = "auto",
+    mode: Mode = "train",
+    backend: Backend = None,
+    out: Out = None,
+):
+    """LaurelDecoderLM of the size that fits the machine, with a small vocabulary; add+1 has one more block."""
+    try:
+        chosen = choose_backend(backend)
+        from benchmarks import decoder as subject
+
+        if joins not in ("sublayer", "block"):
+            raise UserError(f"unknown joins {joins!r}; known: sublayer, block")
+        for option, value in (("num-layers", num_layers), ("length", length)):
+            if value < 1:
+                raise UserError(f"--{option} must be at least 1, not {value}")
+        if hidden_dim < 64 or hidden_dim % 64:
+            raise UserError(f"--hidden-dim must be a multiple of 64, not {hidden_dim}")
+        settings = {
+            "variants": variants,
+            "joins": joins,
+            "num_layers": num_layers,
+            "hidden_dim": hidden_dim,
+            "batch_size": batch_size,
+            "length": length,
+            "rounds": rounds,
+            "precision": precision,
+            "jit": jit,
+            "mode": mode,
+            "backend": chosen,
+        }
+        run(
+            "decoder",
+            settings,
+            out,
+            known=subject.KNOWN_TRAINING_VARIANTS,
+            build=lambda variant: subject.build_for_training(variant, num_layers, hidden_dim, joins, JIT[jit]),
+            batch=lambda: subject.batch(batch_size, length),
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
 @app.command("cifar10_small")
 def cifar10_small(rounds: Rounds = 40, mode: Mode = "both", backend: Backend = None, out: Out = None):
     """The network of the ResNet recipe's CIFAR-10 comparison, with each of its joins."""
@@ -145,6 +198,11 @@ def run(subject, settings, out, known, build, batch, options=None):
     from applications.provenance import provenance
 
     keras.config.set_dtype_policy(settings["precision"])
+    if settings["backend"] == "torch":
+        import torch
+
+        # The models share the code that torch.compile makes a version of for each, and again for the optimizer's state.
+        torch._dynamo.config.recompile_limit *= len(names)
     given = [item for key in options or settings for item in (f"--{key.replace('_', '-')}", str(settings[key]))]
     result = {
         "program": "step_time",
@@ -211,8 +269,10 @@ def _print_round(mode, rounds, number):
 
 
 def _train_step(model, inputs, targets):
+    import numpy as np
+
     def step():
-        loss = float(model.train_on_batch(inputs, targets))
+        loss = float(np.ravel(model.train_on_batch(inputs, targets))[0])
         _wait(model)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss of {model.name} is {loss}")

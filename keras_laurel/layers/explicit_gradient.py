@@ -9,28 +9,26 @@ import keras
 from keras import ops
 
 
-def join(weights, tensors, downs=(), up=None, scale=None, own_gradient=True):
-    """Returns `y = sum_i weights[i] * tensors[i] + scale * sum_j projections[j] @ up_j`.
+def join(weights, tensors, downs=(), up=None, own_gradient=True):
+    """Returns `y = sum_i weights[i] * tensors[i] + weights[1] * sum_j projections[j] @ up_j`.
 
     `projections[j]` is `tensors[j - maps] @ downs[j]`: the last tensors are mapped, and never the first. So the
     gradient of its weight follows from what is at hand, as in `jax_gradient`:
 
-        <dy, tensors[0]> = (<dy, y> - sum_(i > 0) weights[i] * <dy, tensors[i]> - scale * dscale) / weights[0]
-        dscale = <dy @ up^T, projections>
+        <dy, tensors[0]> = (<dy, y> - sum_(i > 0) weights[i] * dweights[i]) / weights[0]
 
     Args:
-        weights: List of scalar tensors of float32 or wider, the first above zero; `None` is one. They weigh the first
-            tensors.
+        weights: List of scalar tensors of float32 or wider that weigh the first tensors; `None` is one. If the first
+            is given, it is above zero, and all others are given.
         tensors: List of float tensors of shape `(batch, ..., dim)`: the branch's output and the states.
         downs: List of `maps` tensors of shape `(dim, rank)`.
         up: Tensor of shape `(maps * rank, dim)`, the `up_j` below each other; `None` without maps.
-        scale: Scalar tensor of float32 or wider; `None` is one, or stands beside no maps.
         own_gradient: If false, the same sum by plain operations.
 
     Returns:
         Tensor of the shape and dtype of `tensors[1]`.
     """
-    factors = [*weights, scale, up, *downs]
+    factors = [*weights, up, *downs]
     terms = Terms([factor is not None for factor in factors], len(weights))
     arguments = [*(factor for factor in factors if factor is not None), *tensors]
     if not own_gradient:
@@ -38,6 +36,9 @@ def join(weights, tensors, downs=(), up=None, scale=None, own_gradient=True):
     if keras.backend.backend() == "torch":
         from keras_laurel.layers.torch_function import Differentiable
 
+        # torch.compile wants no argument twice.
+        repeated = [any(argument is earlier for earlier in arguments[:i]) for i, argument in enumerate(arguments)]
+        arguments = [argument.view_as(argument) if again else argument for argument, again in zip(arguments, repeated)]
         return Differentiable.apply(terms, *arguments)[0]
     import tensorflow as tf
 
@@ -50,7 +51,7 @@ def join(weights, tensors, downs=(), up=None, scale=None, own_gradient=True):
 
 
 class Terms:
-    """Computes a join and its gradient from a flat list of tensors: `weights`, `scale`, `up`, `downs`, `tensors`.
+    """Computes a join and its gradient from a flat list of tensors: `weights`, `up`, `downs`, `tensors`.
 
     Args:
         is_given: List of booleans, for each but the last: whether it is not `None`.
@@ -64,13 +65,13 @@ class Terms:
 
     def forward(self, *arguments):
         """Returns `y` and the projections."""
-        weights, scale, up, downs, tensors = self._parts(arguments)
+        weights, up, downs, tensors = self._parts(arguments)
         projections = [ops.matmul(x, down) for x, down in zip(tensors[len(tensors) - len(downs) :], downs)]
         total = None
         for weight, x in zip(weights, tensors):
             total = _plus_scaled(total, weight, x)
         if downs:
-            total = _plus_product(total, scale, _joined(projections), up)
+            total = _plus_product(total, weights[1], _joined(projections), up)
         return ops.cast(total, tensors[1].dtype), *projections
 
     def backward(self, arguments, y, projections, dy, dprojections=None):
@@ -83,18 +84,18 @@ class Terms:
             dy: Gradient of `y`.
             dprojections: List of the projections' own gradients, for a gradient of the gradient; `None` for zero.
         """
-        weights, scale, up, downs, tensors = self._parts(arguments)
+        weights, up, downs, tensors = self._parts(arguments)
         wide = ops.cast(dy, _wide(dy))
         dtensors = [_plus_scaled(None, weight, dy) for weight in weights] + [None] * (len(tensors) - len(weights))
-        others = [(weight, _dot(wide, x)) for weight, x in zip(weights[1:], tensors[1:]) if weight is not None]
+        dweights = [None if weight is None else _dot(wide, x) for weight, x in zip(weights[1:], tensors[1:])]
         dup, ddowns = [], []
         if downs:
             left = _joined(projections)
             dleft = ops.matmul(dy, ops.transpose(up))
             dup = ops.matmul(ops.transpose(_rows(left)), _rows(dy))
-            if scale is not None:
-                others.append((scale, _dot(ops.cast(dleft, wide.dtype), left)))
-                dleft, dup = (ops.cast(scale * ops.cast(part, wide.dtype), part.dtype) for part in (dleft, dup))
+            if weights[1] is not None:
+                dweights[0] += _dot(ops.cast(dleft, wide.dtype), left)
+                dleft, dup = (ops.cast(weights[1] * ops.cast(part, wide.dtype), part.dtype) for part in (dleft, dup))
             dup = [dup]
             for j, dprojection in enumerate(ops.split(dleft, len(downs), axis=-1)):
                 if dprojections is not None and dprojections[j] is not None:
@@ -102,16 +103,17 @@ class Terms:
                 at = len(tensors) - len(downs) + j
                 ddowns.append(ops.matmul(ops.transpose(_rows(tensors[at])), _rows(dprojection)))
                 dtensors[at] = _plus_product(dtensors[at], None, dprojection, ops.transpose(downs[j]))
-        dweights = [dweight for _, dweight in others]
         if weights[0] is not None:
-            dweights.insert(0, (_dot(wide, y) - sum(weight * dweight for weight, dweight in others)) / weights[0])
+            others = sum(weight * dweight for weight, dweight in zip(weights[1:], dweights) if weight is not None)
+            dweights.insert(0, (_dot(wide, y) - others) / weights[0])
+        dweights = [dweight for dweight in dweights if dweight is not None]
         return *dweights, *dup, *ddowns, *(ops.cast(dx, x.dtype) for dx, x in zip(dtensors, tensors))
 
     def _parts(self, arguments):
         given = iter(arguments)
         factors = [next(given) if is_given else None for is_given in self.is_given]
-        weights, (scale, up, *downs) = factors[: self.num_weights], factors[self.num_weights :]
-        return weights, scale, up, downs, list(given)
+        weights, (up, *downs) = factors[: self.num_weights], factors[self.num_weights :]
+        return weights, up, downs, list(given)
 
 
 def _plus_scaled(total, weight, x):

@@ -303,7 +303,7 @@ class Laurel(keras.layers.Layer):
             up = ops.convert_to_tensor(low_rank.up.kernel)
             if gamma is not None:
                 up = ops.cast(ops.repeat(gamma, self.rank)[:, None] * ops.cast(up, gamma.dtype), up.dtype)
-            return {"weights": [alpha, beta], "tensors": tensors, "downs": downs, "up": up, "scale": beta}
+            return {"weights": [alpha, beta], "tensors": tensors, "downs": downs, "up": up}
         if gamma is None:
             return {"weights": [alpha, beta], "tensors": tensors}
         gamma = [gamma[j] if beta is None else beta * gamma[j] for j in range(gamma.shape[0])]

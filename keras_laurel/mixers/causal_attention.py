@@ -185,7 +185,11 @@ class CausalAttention(keras.layers.Layer):
             queries = queries + (0 if cache is None else cache_index)
             near = ops.expand_dims(ops.expand_dims(queries, 1) - keys < self.window, (0, 1))
             attention_mask = near if attention_mask is None else ops.logical_and(attention_mask, near)
-        outputs = ops.dot_product_attention(query, key, value, mask=attention_mask, is_causal=is_causal)
+        # PyTorch takes flash attention where it can; Keras's question whether it can breaks torch.compile's graphs.
+        flash = False if keras.backend.backend() == "torch" else None
+        outputs = ops.dot_product_attention(
+            query, key, value, mask=attention_mask, is_causal=is_causal, flash_attention=flash
+        )
         if one_position:
             outputs = ops.reshape(ops.swapaxes(outputs, 1, 2), (-1, 1, self.num_heads, outputs.shape[-1]))
         outputs = self.attention_output(outputs)

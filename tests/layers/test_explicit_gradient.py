@@ -38,7 +38,7 @@ def gradients(join, inputs, cotangent, training, twice=False):
             y = join(leaves, training=training)
         first = inner.gradient(y, wanted, cotangent)
         total = squares(first)
-    return outer.gradient(total, wanted, unconnected_gradients="zero") if twice else first
+    return outer.gradient(total, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO) if twice else first
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -102,6 +102,19 @@ def test_vmap_of_a_gradient():
 
     own, plain = gradient(True), gradient(False)
     np.testing.assert_allclose(to_numpy(own), to_numpy(plain), atol=16 * FLOAT32_TOLERANCE)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="of PyTorch")
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch.compile does so itself
+@pytest.mark.parametrize("name", [name for name in OWN if not VARIANTS[name].get("drop_path")])
+def test_torch_compile_makes_one_graph_where_a_state_stands_in_for_earlier_ones(name):
+    import torch
+
+    join, (x, fx, *others) = random_join(VARIANTS[name]), map(torch.tensor, random_inputs(VARIANTS[name]))
+    inputs = [x.requires_grad_(), fx, *(x for _ in others)]
+    compiled = torch.compile(lambda *inputs: join(list(inputs), training=True), fullgraph=True, backend="aot_eager")
+    own, plain = (torch.autograd.grad(function(*inputs).sum(), x) for function in (compiled, lambda *t: join(list(t))))
+    np.testing.assert_allclose(to_numpy(own[0]), to_numpy(plain[0]), atol=16 * FLOAT32_TOLERANCE)
 
 
 def test_a_quantized_map_trains_by_plain_differentiation():
