@@ -106,10 +106,11 @@ def test_vmap_of_a_gradient():
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="of PyTorch")
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch.compile does so itself
-@pytest.mark.parametrize("name", [name for name in OWN if not VARIANTS[name].get("drop_path")])
+@pytest.mark.parametrize("name", ["rw", "pa", "rw+pa", "rw+lr", "lr+pa_first", "rw+lr+pa"])
 def test_torch_compile_makes_one_graph_where_a_state_stands_in_for_earlier_ones(name):
     import torch
 
+    torch.compiler.reset()  # it gives up on the code of a function after a few versions
     join, (x, fx, *others) = random_join(VARIANTS[name]), map(torch.tensor, random_inputs(VARIANTS[name]))
     inputs = [x.requires_grad_(), fx, *(x for _ in others)]
     compiled = torch.compile(lambda *inputs: join(list(inputs), training=True), fullgraph=True, backend="aot_eager")
