@@ -302,7 +302,8 @@ class Laurel(keras.layers.Layer):
             downs = [ops.convert_to_tensor(down.kernel) for down in low_rank.downs]
             up = ops.convert_to_tensor(low_rank.up.kernel)
             if gamma is not None:
-                up = ops.cast(ops.repeat(gamma, self.rank)[:, None] * ops.cast(up, gamma.dtype), up.dtype)
+                maps = ops.reshape(up, (len(downs), self.rank, -1))
+                up = ops.reshape(ops.cast(gamma[:, None, None] * ops.cast(maps, gamma.dtype), up.dtype), up.shape)
             return {"weights": [alpha, beta], "tensors": tensors, "downs": downs, "up": up}
         if gamma is None:
             return {"weights": [alpha, beta], "tensors": tensors}
