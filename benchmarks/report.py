@@ -19,11 +19,13 @@ from applications.laurel_resnet50 import report as laurel_resnet50
 from applications.tiny_lm import report as tiny_lm
 from benchmarks import (
     generate_speed_report,
+    join_cost_report,
     mixers_speed_report,
     step_time_report,
     tpu_compile_report,
     tpu_scaling_report,
 )
+from benchmarks.isoflop import report as isoflop
 from benchmarks.mad import report as mad
 
 ROOT = Path(__file__).parent.parent
@@ -42,10 +44,12 @@ PROGRAMS = {
     "laurel_decoder_lm": laurel_decoder_lm,
     "step_time": step_time_report,
     "generate_speed": generate_speed_report,
+    "join_cost": join_cost_report,
     "mixers_speed": mixers_speed_report,
     "tpu_compile": tpu_compile_report,
     "tpu_scaling": tpu_scaling_report,
     "mad": mad,
+    "isoflop": isoflop,
 }
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end table -->)", re.DOTALL)
 

@@ -1,5 +1,6 @@
 """The command line: `python -m benchmarks.mad --help`."""
 
+import functools
 import shlex
 import sys
 from typing import Annotated
@@ -11,6 +12,7 @@ from applications.commands import errors, print_table, stopped
 from applications.errors import UserError
 from applications.memory import keep_freed_memory
 from benchmarks.mad import settings
+from benchmarks.suite import available_processes, missing, names_of, progress, run_jobs
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -78,13 +80,13 @@ def run(
             raise UserError(f"--processes must be at least 0, not {processes}")
         if schedule not in ("cosine", "constant"):
             raise UserError(f"unknown schedule {schedule!r}; known: cosine, constant")
-        names = [_names("--joins", joins, WORDS), _names("--architectures", architectures)]
+        names = [names_of("--joins", joins, WORDS), names_of("--architectures", architectures)]
         for name in names[1]:
             mixers_of(name)
         jobs = runner.jobs_of(
             plan,
-            list(plan.settings) if tasks == "all" else _names("--tasks", tasks),
-            None if labels == "all" else _names("--settings", labels),
+            list(plan.settings) if tasks == "all" else names_of("--tasks", tasks),
+            None if labels == "all" else names_of("--settings", labels),
             names[1],
             names[0],
             _numbers("--learning-rates", learning_rates, plan.learning_rates),
@@ -95,12 +97,13 @@ def run(
             num_activations=num_activations,
         )
         folder = out or f"runs/mad/{protocol}"
-        left = runner.missing(jobs, folder)
+        left = missing(jobs, folder)
         if len(left) < len(jobs):
             print(f"{len(jobs) - len(left)} of {len(jobs)} runs are there already")
         command = shlex.join(["python", "-m", "benchmarks.mad", *sys.argv[1:]])
-        with stopped(f"the same command goes on in {folder}"), _progress(left) as on_end:
-            runner.run_jobs(left, folder, command, _processes(processes, len(left)), on_end)
+        record = functools.partial(runner.record_of, command=command)
+        with stopped(f"the same command goes on in {folder}"), progress(left, _found) as on_end:
+            run_jobs(left, folder, record, available_processes(processes, len(left)), on_end)
         _show(folder)
 
 
@@ -141,51 +144,14 @@ def _show(folder):
     return result
 
 
-def _progress(jobs):
-    """Returns a context that shows a bar with the remaining time and gives the function to call as each job ends."""
-    import contextlib
-
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    @contextlib.contextmanager
-    def shown():
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, speed_estimate_period=24 * 3600) as progress:
-            bar = progress.add_task(f"{len(jobs)} runs", total=sum(job.tokens for job in jobs))
-            done = []
-
-            def on_end(job, record):
-                done.append(job)
-                found = f"{record['test']['micro']:.4f}" if record["test"] else "diverged"
-                progress.console.print(f"{job.name}: {found} in {record['seconds']:.0f} s")
-                progress.update(bar, advance=job.tokens, description=f"{len(jobs) - len(done)} runs left")
-
-            yield on_end
-
-    return shown()
+def _found(record):
+    return f"{record['test']['micro']:.4f}" if record["test"] else "diverged"
 
 
 def _protocol(name):
     if name not in PROTOCOLS:
         raise UserError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
-
-
-def _processes(given, most):
-    import os
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores if given is None else given, max(1, most)) if given != 0 else 0
-
-
-def _names(option, text, known=None):
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if known is not None and name not in known:
-            raise UserError(f"unknown {option} {name!r}; known: {', '.join(known)}")
-        if names.count(name) > 1:
-            raise UserError(f"{option} names {name!r} twice")
-    return names
 
 
 def _numbers(option, text, default):

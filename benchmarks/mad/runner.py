@@ -1,19 +1,11 @@
-"""Many runs, several at a time, each a file when it ends; what is there is not made again."""
+"""The runs of a suite, as jobs."""
 
-import concurrent.futures
-import contextlib
 import dataclasses
 import importlib
 import json
-import multiprocessing
-import os
-import signal
 
 from applications.errors import UserError
-from applications.files import writable_folder, write_json
 from benchmarks.mad.settings import Setting
-
-RUNS_OF_A_PROCESS = 24  # each leaves compiled programs behind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +43,7 @@ class Job:
         return json.loads(json.dumps({"protocol": self.protocol, "task": self.task, "setting": setting, **self.run}))
 
     @property
-    def tokens(self):
+    def cost(self):
         """How many tokens it trains on: about proportional to its time."""
         return self.setting.num_steps * self.setting.batch_size * self.setting.task.input_length
 
@@ -103,88 +95,6 @@ def jobs_of(protocol, tasks, labels, architectures, joins, learning_rates, weigh
         for weight_decay in weight_decays
         for join in joins
     ]
-
-
-def missing(jobs, folder):
-    """Returns the jobs whose file is not in `folder` yet.
-
-    Raises:
-        UserError: If the folder cannot be written to, or a file is broken or of a run with other settings.
-    """
-    folder = writable_folder(folder)
-    left = []
-    for job in jobs:
-        path = folder / f"{job.name}.json"
-        if not path.exists():
-            left.append(job)
-            continue
-        try:
-            settings = json.loads(path.read_text())["settings"]
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path} is no whole record: remove it") from None
-        if settings != job.settings:
-            raise UserError(f"{path} is a run with other settings: choose another --out, or remove it")
-    return left
-
-
-def run_jobs(jobs, folder, command, processes, on_end=lambda job, record: None):
-    """Makes the jobs' files; see `missing`.
-
-    Args:
-        jobs: List of `Job`s.
-        folder: Where their files go.
-        command: What the records say of how they came to be.
-        processes: How many run at a time, each on a core of its own. With 0 they run in this process.
-        on_end: Called with each job that ends and its record.
-
-    Raises:
-        UserError: If a process dies; the runs that have ended are kept.
-    """
-    folder = writable_folder(folder)
-
-    def end(job, record):
-        write_json(folder / f"{job.name}.json", record)
-        on_end(job, record)
-
-    if not processes:
-        for job in jobs:
-            end(job, record_of(job, command))
-        return
-    context = multiprocessing.get_context("spawn")
-    cores = context.Queue()
-    available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None] * processes
-    # A process that has done its share is replaced, so each core is handed out again and again.
-    for index in range(len(jobs) + processes):
-        cores.put(available[index % processes % len(available)])
-    with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(
-            concurrent.futures.ProcessPoolExecutor(
-                processes, context, _begin, (cores,), max_tasks_per_child=RUNS_OF_A_PROCESS
-            )
-        )
-        futures = {pool.submit(record_of, job, command): job for job in jobs}
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                job = futures[future]
-                try:
-                    record = future.result()
-                except concurrent.futures.process.BrokenProcessPool:
-                    raise UserError(f"a process died in {job.name} or beside it: perhaps memory ran out") from None
-                end(job, record)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.kill()
-            raise
-
-
-def _begin(cores):
-    """Prepares a process of the pool: one core, and no answer to Ctrl-C, which is for the first process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    core = cores.get()
-    if core is not None:
-        os.sched_setaffinity(0, {core})
-    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def record_of(job, command):

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from applications.errors import UserError
+from benchmarks import suite
 from benchmarks.mad import __main__ as cli
 from benchmarks.mad import report, runner
 from benchmarks.mad.settings import MAD, SMOKE
@@ -58,12 +59,12 @@ def test_a_record_of_other_settings_or_a_broken_one_is_named(tmp_path):
     path = tmp_path / f"{job.name}.json"
     path.write_text(json.dumps({"settings": {**job.settings, "rank": 3}}))
     with pytest.raises(UserError, match="is a run with other settings"):
-        runner.missing([job], tmp_path)
+        suite.missing([job], tmp_path)
     path.write_text('{"settings"')
     with pytest.raises(UserError, match="is no whole record: remove it"):
-        runner.missing([job], tmp_path)
+        suite.missing([job], tmp_path)
     path.unlink()
-    assert runner.missing([job], tmp_path) == [job]
+    assert suite.missing([job], tmp_path) == [job]
 
 
 @pytest.mark.parametrize(
