@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 DEMO_READY := $(VENV)/.demo-ready
 TEST_READY := $(VENV)/.test-ready
 
-.PHONY: help demo test slow check wheel clean
+.PHONY: help demo test slow check report wheel clean
 
 help:  ## Shows this help.
 	@echo "make TARGET [BACKEND=jax|tensorflow|torch] [ARGS=...]"
@@ -36,6 +36,9 @@ check: $(TEST_READY)  ## Lints, checks types, and compares README with the recor
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m benchmarks.report --check
+
+report: $(TEST_READY)  ## Makes the tables and plots of all documents anew from the recorded results.
+	$(BIN)/python -m benchmarks.report
 
 clean:  ## Removes the environment and what was built.
 	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis

@@ -100,7 +100,7 @@ def main(
         text = path.read_text("utf-8")
         new = with_tables(text)
         if check and new != text:
-            print(f"{document} differs from benchmarks/results: run python -m benchmarks.report")
+            print(f"{document} differs from benchmarks/results: run make report")
             stale = True
         elif not check:
             path.write_text(new, "utf-8")

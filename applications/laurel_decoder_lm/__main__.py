@@ -99,7 +99,11 @@ def experiment(
     data_dir: DataDir = None,
     settings: Settings = None,
     variants: Annotated[
-        str, typer.Option(help="Comma-separated joins; add+1 has one more block, rw+lr@rank=8 another rank.")
+        str,
+        typer.Option(
+            help="Comma-separated joins; add+1 has one more block, rw+lr@rank=8 another rank. Other papers' are rezero, "
+            "layerscale and denseformer@num_activations=NUMBER_OF_JOINS."
+        ),
     ] = ",".join(configs.VARIANTS),
     seeds: Annotated[int, typer.Option(help="How many seeds, 0, 1, ...; each trains all variants.")] = 3,
     out: Annotated[

@@ -6,6 +6,7 @@ from applications.distribution import ALONE
 from applications.errors import UserError
 from applications.laurel_decoder_lm import configs, train
 from applications.laurel_decoder_lm.model import check
+from applications.laurel_decoder_lm.peers import PEERS
 from applications.runs import run_all
 from applications.variants import check_variants
 from keras_laurel.joins import WORDS
@@ -30,7 +31,7 @@ def experiment(config, variants, seeds, folder, origin, on_run=lambda name, stat
         UserError: If a variant is unknown, there are no held-out documents to compare by, or a run raises it.
     """
     check(config)
-    check_variants(variants, WORDS)
+    check_variants(variants, (*WORDS, *PEERS))
     for variant in variants:
         check(configs.with_variant(config, variant))
     if not config.held_out:

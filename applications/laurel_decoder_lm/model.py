@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from applications.errors import UserError
+from applications.laurel_decoder_lm.peers import PEERS
 from applications.laurel_decoder_lm.schedules import schedule
 from keras_laurel import exclude_from_weight_decay
 from keras_laurel.applications import LaurelCausalLMPreprocessor, LaurelDecoderLM
@@ -18,7 +19,7 @@ def check(config):
     Raises:
         UserError: If there are none of the name.
     """
-    for key, known in (("residual", WORDS), ("size", SIZES)):
+    for key, known in (("residual", (*WORDS, *PEERS)), ("size", SIZES)):
         if getattr(config, key) not in known:
             raise UserError(f"unknown {key} {getattr(config, key)!r}; known: {', '.join(known)}")
 
@@ -46,7 +47,7 @@ def build(config, tokenizer):
         return LaurelDecoderLM(
             config.size,
             mixers=tuple(config.mixers.split(",")),
-            residual=config.residual,
+            residual=PEERS.get(config.residual, config.residual),
             rank=config.rank,
             num_activations=1 if config.previous == "first" else config.num_activations,
             residual_arguments=_residual_arguments(config),
