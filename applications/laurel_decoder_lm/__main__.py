@@ -101,7 +101,7 @@ def experiment(
     variants: Annotated[
         str,
         typer.Option(
-            help="Comma-separated joins; add+1 has one more block, rw+lr@rank=8 another rank. Other papers' are rezero, "
+            help="Comma-separated joins; add+1 has one more block, rw+lr@rank=8 another rank. Of other papers: rezero, "
             "layerscale and denseformer@num_activations=NUMBER_OF_JOINS."
         ),
     ] = ",".join(configs.VARIANTS),
