@@ -9,6 +9,20 @@ import keras
 from keras import ops
 
 
+def is_wanted(training):
+    """Whether a join shall have the gradient of this module: in training, under PyTorch wherever there may be one.
+
+    There a block that is computed again for its gradient does not know that it trains, and must keep the same tensors.
+    """
+    if keras.backend.backend() != "torch":
+        return bool(training)
+    import torch
+
+    traced = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    exported = traced or torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+    return torch.is_grad_enabled() and not exported
+
+
 def join(weights, tensors, downs=(), up=None, own_gradient=True):
     """Returns `y = sum_i weights[i] * tensors[i] + weights[1] * sum_j projections[j] @ up_j`.
 

@@ -213,7 +213,8 @@ class Laurel(keras.layers.Layer):
             factors = self._factors(states, jax_gradient.matmul)
             return jax_gradient.join(self._skip, alpha, (beta, *factors), fx, states)
         if self._has_explicit_gradient:
-            return explicit_gradient.join(**self._terms(alpha, beta, fx, states), own_gradient=bool(training))
+            own_gradient = explicit_gradient.is_wanted(training)
+            return explicit_gradient.join(**self._terms(alpha, beta, fx, states), own_gradient=own_gradient)
         skip = self._skip((beta, *self._factors(states)), states)
         fx = ops.cast(fx, dtype)
         return ops.cast((fx if alpha is None else alpha * fx) + skip, self.compute_dtype)

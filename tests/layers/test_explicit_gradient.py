@@ -1,5 +1,7 @@
 """What the written-out gradient keeps, and that it is right where the contract does not look."""
 
+from unittest import mock
+
 import keras
 import numpy as np
 import pytest
@@ -9,11 +11,23 @@ from variants import FLOAT32_TOLERANCE, VARIANTS, num_inputs, random_inputs, ran
 if keras.backend.backend() not in ("tensorflow", "torch"):
     pytest.skip("JAX's gradient is another", allow_module_level=True)
 
+from keras_laurel.layers import explicit_gradient
+
 OWN = [name for name, config in VARIANTS.items() if name != "plain" and random_join(config)._has_explicit_gradient]
 
 
-def gradients(join, inputs, cotangent, training, twice=False):
+def choosing(own):
+    """Returns a context in which joins have their own gradient, or plain differentiation."""
+    return mock.patch.object(explicit_gradient, "is_wanted", return_value=own)
+
+
+def gradients(join, inputs, cotangent, own, twice=False):
     """Returns the gradients of the weights and the inputs, or those of the squares of these gradients."""
+    with choosing(own):
+        return _gradients(join, inputs, cotangent, twice)
+
+
+def _gradients(join, inputs, cotangent, twice):
 
     def squares(values):
         return ops.sum(ops.stack([ops.sum(ops.square(value)) for value in values]))
@@ -23,7 +37,7 @@ def gradients(join, inputs, cotangent, training, twice=False):
 
         leaves = [torch.tensor(x).to(cotangent.dtype).requires_grad_() for x in inputs]
         wanted = [*(weight.value for weight in join.trainable_weights), *leaves]
-        first = torch.autograd.grad(join(leaves, training=training), wanted, cotangent, create_graph=twice)
+        first = torch.autograd.grad(join(leaves, training=True), wanted, cotangent, create_graph=twice)
         if not twice:
             return first
         return torch.autograd.grad(squares(first), wanted, allow_unused=True, materialize_grads=True)
@@ -35,7 +49,7 @@ def gradients(join, inputs, cotangent, training, twice=False):
         outer.watch(leaves)
         with tf.GradientTape() as inner:
             inner.watch(leaves)
-            y = join(leaves, training=training)
+            y = join(leaves, training=True)
         first = inner.gradient(y, wanted, cotangent)
         total = squares(first)
     return outer.gradient(total, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO) if twice else first
@@ -47,7 +61,7 @@ def test_derivatives_equal_those_of_plain_differentiation(name, twice):
     config = {**VARIANTS[name], "drop_path": 0.0}
     inputs, join = random_inputs(config), random_join(config)
     cotangent = ops.convert_to_tensor(np.random.default_rng(2).normal(size=shape_of(config)).astype("float32"))
-    own, plain = (gradients(join, inputs, cotangent, training, twice) for training in (True, False))
+    own, plain = (gradients(join, inputs, cotangent, own, twice) for own in (True, False))
     for ours, theirs in zip(own, plain):
         scale = max(1.0, float(np.abs(to_numpy(theirs)).max()))
         np.testing.assert_allclose(to_numpy(ours) / scale, to_numpy(theirs) / scale, atol=16 * FLOAT32_TOLERANCE)
@@ -60,7 +74,7 @@ def test_half_precision_rounds_no_worse_than_plain_differentiation(name):
     *inputs, cotangent = (to_numpy(ops.cast(ops.cast(array, "bfloat16"), "float32")) for array in arrays)
     half, whole = (random_join(config, dtype=dtype) for dtype in ("mixed_bfloat16", "float32"))
     exact = gradients(whole, inputs, ops.convert_to_tensor(cotangent), False)
-    own, plain = (gradients(half, inputs, ops.cast(cotangent, "bfloat16"), training) for training in (True, False))
+    own, plain = (gradients(half, inputs, ops.cast(cotangent, "bfloat16"), own) for own in (True, False))
     # A bfloat16 number is off by up to 2**-8 of itself; alpha's gradient is made of `y`, larger than the branch.
     y = to_numpy(whole([ops.convert_to_tensor(x) for x in inputs]))
     larger = np.linalg.norm(y) / np.linalg.norm(inputs[1])
@@ -94,11 +108,12 @@ def test_vmap_of_a_gradient():
     join = random_join(VARIANTS["rw+lr+pa"])
     inputs = [torch.tensor(array) for array in random_inputs(VARIANTS["rw+lr+pa"])]
 
-    def gradient(training):
-        def loss(x):
-            return (join([x[None], *(tensor[:1] for tensor in inputs[1:])], training=training) ** 2).sum()
+    def loss(x):
+        return (join([x[None], *(tensor[:1] for tensor in inputs[1:])], training=True) ** 2).sum()
 
-        return torch.func.vmap(torch.func.grad(loss))(inputs[0])
+    def gradient(own):
+        with choosing(own):
+            return torch.func.vmap(torch.func.grad(loss))(inputs[0])
 
     own, plain = gradient(True), gradient(False)
     np.testing.assert_allclose(to_numpy(own), to_numpy(plain), atol=16 * FLOAT32_TOLERANCE)
@@ -114,8 +129,32 @@ def test_torch_compile_makes_one_graph_where_a_state_stands_in_for_earlier_ones(
     join, (x, fx, *others) = random_join(VARIANTS[name]), map(torch.tensor, random_inputs(VARIANTS[name]))
     inputs = [x.requires_grad_(), fx, *(x for _ in others)]
     compiled = torch.compile(lambda *inputs: join(list(inputs), training=True), fullgraph=True, backend="aot_eager")
-    own, plain = (torch.autograd.grad(function(*inputs).sum(), x) for function in (compiled, lambda *t: join(list(t))))
+    own = torch.autograd.grad(compiled(*inputs).sum(), x)
+    with choosing(False):
+        plain = torch.autograd.grad(join(inputs, training=True).sum(), x)
     np.testing.assert_allclose(to_numpy(own[0]), to_numpy(plain[0]), atol=16 * FLOAT32_TOLERANCE)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="of PyTorch")
+def test_what_is_computed_again_for_its_gradient_keeps_the_same():
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    join, inputs = random_join(VARIANTS["rw+lr"]), list(map(torch.tensor, random_inputs(VARIANTS["rw+lr"])))
+    inputs[0].requires_grad_()
+
+    class Block(keras.layers.Layer):
+        def call(self, *inputs):
+            return join(list(inputs))  # which hears of training from the block, but only within its call
+
+    class Checkpointed(keras.layers.Layer):
+        def call(self, *inputs):
+            return checkpoint(lambda *inputs: join(list(inputs)), *inputs, use_reentrant=False)
+
+    ours, expected = (
+        torch.autograd.grad(block(*inputs, training=True).sum(), inputs[0])[0] for block in (Checkpointed(), Block())
+    )
+    np.testing.assert_array_equal(to_numpy(ours), to_numpy(expected))
 
 
 def test_a_quantized_map_trains_by_plain_differentiation():
@@ -124,6 +163,6 @@ def test_a_quantized_map_trains_by_plain_differentiation():
         layer.quantize("int8")
     assert not join._has_explicit_gradient
     inputs = [np.ones((2, 3, 4), "float32")] * 2
-    own, plain = (gradients(join, inputs, ops.ones((2, 3, 4)), training) for training in (True, False))
+    own, plain = (gradients(join, inputs, ops.ones((2, 3, 4)), own) for own in (True, False))
     for ours, theirs in zip(own, plain):
         np.testing.assert_array_equal(to_numpy(ours), to_numpy(theirs))
