@@ -223,7 +223,8 @@ def test_channels_first_equals_transposed_channels_last(config, ndim):
     assert_close(np.moveaxis(to_numpy(first(transposed)), 1, -1), to_numpy(last(inputs)))
 
 
-# On torch this is the one test that compiles, which takes torch half a minute: hence one model with all variants.
+# One model with all variants, as torch takes more than a minute to compile it, and longer for many.
+@(pytest.mark.slow if keras.backend.backend() == "torch" else lambda test: test)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch")
 def test_predictions_are_the_same_compiled_and_not():
     arrays = random_inputs(VARIANTS["pa"])
