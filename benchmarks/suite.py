@@ -6,9 +6,11 @@ import json
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 from applications.errors import UserError
 from applications.files import writable_folder, write_json
+from applications.results import SHARED
 
 RUNS_OF_A_PROCESS = 24  # each leaves compiled programs behind
 
@@ -94,6 +96,24 @@ def _begin(cores):
     if core is not None:
         os.sched_setaffinity(0, {core})
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def records_of(folder):
+    """Returns the records in a folder.
+
+    Raises:
+        UserError: If there are none.
+    """
+    paths = sorted(Path(folder).glob("*.json"))
+    if not paths:
+        raise UserError(f"there are no records in {folder}")
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def combined(records):
+    """Returns the records of runs as one: the origin of the first, and all runs."""
+    first = min(records, key=lambda record: record["date"])
+    return {**{key: first[key] for key in SHARED}, "runs": records}
 
 
 def progress(jobs, score):

@@ -11,7 +11,7 @@ from applications.backend import choose_backend
 from applications.commands import errors, print_table, stopped
 from applications.errors import UserError
 from applications.memory import keep_freed_memory
-from benchmarks.suite import available_processes, missing, names_of, progress, run_jobs
+from benchmarks.suite import available_processes, combined, missing, names_of, progress, records_of, run_jobs
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -125,7 +125,7 @@ def _found(record):
 def _show(folder):
     from benchmarks.isoflop import report as reporting
 
-    result = reporting.load(folder)
+    result = combined(records_of(folder))
     print_table(reporting.TITLE, *reporting.table_cells(result))
     print_table("power laws", *reporting.exponent_cells(result))
     print(reporting.CAVEAT)

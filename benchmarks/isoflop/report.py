@@ -1,34 +1,13 @@
 """What the runs of an IsoFLOP study have found: the best sizes, power laws, and plots."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 
-from applications.errors import UserError
-from applications.results import BASELINE, SHARED
+from applications.results import BASELINE
 from benchmarks.isoflop import fits
+from benchmarks.suite import combined as combined
 
 TITLE = "best size of each budget by a parabola, where it is between the sizes that were trained"
 CAVEAT = "One seed a size or a few, toy sizes: an exponent within another's interval does not differ from it."
-
-
-def load(folder):
-    """Returns the records of a folder as one.
-
-    Raises:
-        UserError: If there are none.
-    """
-    paths = sorted(Path(folder).glob("*.json"))
-    if not paths:
-        raise UserError(f"there are no records in {folder}")
-    return combined([json.loads(path.read_text()) for path in paths])
-
-
-def combined(records):
-    """Returns the records of a study's runs as one: the origin of the first, and all runs."""
-    first = min(records, key=lambda record: record["date"])
-    return {**{key: first[key] for key in SHARED}, "runs": records}
 
 
 def points(result):

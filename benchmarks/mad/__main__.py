@@ -12,7 +12,7 @@ from applications.commands import errors, print_table, stopped
 from applications.errors import UserError
 from applications.memory import keep_freed_memory
 from benchmarks.mad import settings
-from benchmarks.suite import available_processes, missing, names_of, progress, run_jobs
+from benchmarks.suite import available_processes, combined, missing, names_of, progress, records_of, run_jobs
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -138,7 +138,7 @@ def report(
 def _show(folder):
     from benchmarks.mad import report as reporting
 
-    result = reporting.load(folder)
+    result = combined(records_of(folder))
     print_table(reporting.TITLE, *reporting.table_cells(result), width=180)
     print(reporting.CAVEAT)
     return result

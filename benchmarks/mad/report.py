@@ -1,14 +1,12 @@
 """What the runs of a suite have found: scores by task, beside the plain residual, and plots."""
 
 import collections
-import json
-from pathlib import Path
 
 import numpy as np
 
-from applications.errors import UserError
-from applications.results import BASELINE, SHARED, deviation, interval, spread
+from applications.results import BASELINE, deviation, interval, spread
 from benchmarks.mad.architectures import ARCHITECTURES
+from benchmarks.suite import combined as combined
 
 TITLE = "test accuracy in percent, mean ± standard deviation over the seeds; differences with 95% intervals"
 CAVEAT = (
@@ -16,24 +14,6 @@ CAVEAT = (
     "shown among families of mixers, not of joins. A difference within its interval is no proof that there is none."
 )
 JOINS = (BASELINE, "rw", "lr", "pa", "rw+lr", "rw+pa", "lr+pa", "rw+lr+pa")
-
-
-def load(folder):
-    """Returns the records of a folder as one.
-
-    Raises:
-        UserError: If there are none.
-    """
-    paths = sorted(Path(folder).glob("*.json"))
-    if not paths:
-        raise UserError(f"there are no records in {folder}")
-    return combined([json.loads(path.read_text()) for path in paths])
-
-
-def combined(records):
-    """Returns the records of a suite's runs as one: the origin of the first, and all runs."""
-    first = min(records, key=lambda record: record["date"])
-    return {**{key: first[key] for key in SHARED}, "runs": records}
 
 
 def cells(result):
