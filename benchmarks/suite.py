@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from pathlib import Path
 
 from applications.errors import UserError
@@ -90,12 +91,19 @@ def run_jobs(jobs, folder, record, processes, on_end=lambda job, record: None):
 
 
 def _begin(cores):
-    """Prepares a process of the pool: one core, and no answer to Ctrl-C, which is for the first process."""
+    """Prepares a process of the pool: one core, no answer to Ctrl-C, which is for the first process, and its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     core = cores.get()
     if core is not None:
         os.sched_setaffinity(0, {core})
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _end_with(parent):
+    """Ends this process when its parent has ended, killed perhaps; it would go on with its run, and then wait."""
+    parent.join()
+    os._exit(1)
 
 
 def records_of(folder):
