@@ -1,4 +1,4 @@
-"""Keras's training step, compiled for TPUs that are not there, from shapes alone."""
+"""Steps of training and of inference, compiled for TPUs that are not there, from shapes alone."""
 
 import contextlib
 import importlib.util
@@ -74,11 +74,103 @@ def distribution(devices, mesh=None, layout_map=None):
     return keras.distribution.ModelParallel(layout_map=layout_map(device_mesh), batch_dim_name="batch")
 
 
-def measure(build, batch, devices, mesh=None, layout_map=None):
-    """Compiles the training step that `model.fit` would run, and returns what the compiler says of it.
+def train(model, batch, spread):
+    """Lowers the training step that `model.fit` would run.
+
+    Args:
+        model: A compiled model.
+        batch: Pair of inputs and targets as `jax.ShapeDtypeStruct`, of all chips together.
+        spread: Keras's distribution, in whose scope this is called.
+
+    Returns:
+        The `jax.stages.Lowered` step.
+    """
+    model._symbolic_build(data_batch=(*batch, None))  # as `fit` begins: metrics, and the optimizer's state
+    state = _abstract(
+        (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        ),
+        spread,
+    )
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    # As `JAXTrainer.make_train_function` does.
+    step = jax.jit(model.train_step, donate_argnums=0, out_shardings=(None, shardings))
+    return step.lower(state, (*_divided(batch, spread), None))
+
+
+def prefill(model, batch, spread):
+    """Lowers the first step of generating with a `LaurelCausalLM`: whole prompts, and the cache that they leave.
+
+    Args and returns: See `train`; of the batch the token ids are used.
+    """
+    token_ids = batch[0]["token_ids"]
+
+    def step(token_ids):
+        hidden_states, cache = model._build_cache(token_ids)
+        return model.backbone.token_embedding(hidden_states[:, -1:], reverse=True), cache
+
+    return _inference(model, step, spread).lower(_abstract(model.variables, spread), _divided(token_ids, spread))
+
+
+def decode(model, batch, spread):
+    """Lowers a later step of generating with a `LaurelCausalLM`: one token of each sequence, by the cache.
+
+    Args and returns: See `train`; of the batch the shape of the token ids is used, whose length is the cache's.
+    """
+    batch_size, length = batch[0]["token_ids"].shape
+    last = jax.ShapeDtypeStruct((batch_size, 1), "int32")
+    kept = []
+    for block in model.backbone.transformer_layers:
+        shape = block.mixer.cache_shape(batch_size, length)
+        kept.append(tuple(jax.ShapeDtypeStruct(shape, block.mixer.compute_dtype) for _ in range(2)))
+
+    def step(last, cache, index):
+        logits, _, cache = model.call_with_cache(last, cache, index)
+        return logits, cache
+
+    arguments = (_divided(last, spread), _divided(kept, spread), jax.ShapeDtypeStruct((), "int32"))
+    return _inference(model, step, spread, donate=(2,)).lower(_abstract(model.variables, spread), *arguments)
+
+
+def _inference(model, step, spread, donate=()):
+    """Returns `step` as a compiled function of the values of the model's variables and its own arguments."""
+
+    def with_values(values, *arguments):
+        with keras.StatelessScope(state_mapping=list(zip(model.variables, values))):
+            return step(*arguments)
+
+    return jax.jit(with_values, donate_argnums=donate)
+
+
+def _abstract(variables, spread):
+    """Returns the shapes of variables, laid out as `spread` has it."""
+
+    def shape(variable):
+        layout = spread.get_variable_layout(variable)
+        return jax.ShapeDtypeStruct(variable.shape, variable.dtype, sharding=layout.backend_layout)
+
+    return jax.tree.map(shape, variables)
+
+
+def _divided(data, spread):
+    """Returns shapes of data, divided as `spread` has it."""
+
+    def shape(leaf):
+        sharding = spread.get_data_layout(leaf.shape).backend_layout
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(shape, data)
+
+
+def measure(build, lower, batch, devices, mesh=None, layout_map=None):
+    """Compiles a step of a model, and returns what the compiler says of it.
 
     Args:
         build: Function that returns a compiled model.
+        lower: `train`, `prefill` or `decode`.
         batch: Pair of inputs and targets as `jax.ShapeDtypeStruct`, of all chips together.
         devices: List of devices.
         mesh: See `distribution`.
@@ -92,29 +184,7 @@ def measure(build, batch, devices, mesh=None, layout_map=None):
         spread = distribution(devices, mesh, layout_map)
         with spread.scope():
             model = build()
-            model._symbolic_build(data_batch=(*batch, None))  # as `fit` begins: metrics, and the optimizer's state
-
-            def abstract(variable):
-                layout = spread.get_variable_layout(variable)
-                return jax.ShapeDtypeStruct(variable.shape, variable.dtype, sharding=layout.backend_layout)
-
-            def divided(leaf):
-                sharding = spread.get_data_layout(leaf.shape).backend_layout
-                return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-            state = jax.tree.map(
-                abstract,
-                (
-                    model.trainable_variables,
-                    model.non_trainable_variables,
-                    model.optimizer.variables,
-                    model.metrics_variables,
-                ),
-            )
-            shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-            # As `JAXTrainer.make_train_function` does.
-            step = jax.jit(model.train_step, donate_argnums=0, out_shardings=(None, shardings))
-            lowered = step.lower(state, (*jax.tree.map(divided, batch), None))
+            lowered = lower(model, batch, spread)
         start = time.perf_counter()
         compiled = lowered.compile()
         seconds = time.perf_counter() - start

@@ -26,11 +26,11 @@ Out = Annotated[str, typer.Option(help="Folder of the records; those that are th
 
 @app.callback()
 def main():
-    """Compiles the training step of a model's variants for TPUs, on a machine without any, and says what it takes.
+    """Compiles a step of a model's variants for TPUs, on a machine without any, and says what it takes.
 
-    The step is the one that `model.fit` runs, the compiler the TPU's own (libtpu). Weights are shapes without values,
-    so that models compile that would not fit here. Per chip: memory, arithmetic, bytes moved and bytes sent. Nothing
-    runs: there are no times. One compile takes minutes and one core; each leaves a record as it ends.
+    A training step is the one that `model.fit` runs, the compiler the TPU's own (libtpu). Weights are shapes without
+    values, so that models compile that would not fit here. Per chip: memory, arithmetic, bytes moved and bytes sent.
+    Nothing runs: there are no times. One compile takes minutes and one core; each leaves a record as it ends.
     """
     os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -55,8 +55,12 @@ def decoder(
     batch_size: Annotated[int, typer.Option(help="Sequences in a step of all chips.")] = 256,
     length: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 512,
     remat: Annotated[bool, typer.Option(help="Compute blocks again in the backward pass.")] = False,
+    step: Annotated[
+        str,
+        typer.Option(help="train; or prefill, prompts of that length, and decode, one token more, both in bfloat16."),
+    ] = "train",
 ):
-    """LaurelDecoderLM, by AdamW with clipped gradients, in mixed_bfloat16."""
+    """LaurelDecoderLM; in training by AdamW with clipped gradients, in mixed_bfloat16."""
     with errors():
         choose_backend("jax")
         from keras_laurel.applications.laurel_decoder.layout import layout_map
@@ -67,6 +71,8 @@ def decoder(
             raise UserError(f"unknown size {size!r}; known: {', '.join(SIZES)}")
         if joins not in ("block", "sublayer"):
             raise UserError(f"unknown joins {joins!r}; known: block, sublayer")
+        if step not in ("train", "prefill", "decode"):
+            raise UserError(f"unknown step {step!r}; known: train, prefill, decode")
         whole = SIZES[size]["num_layers"]
         settings = {
             "subject": "decoder",
@@ -78,6 +84,7 @@ def decoder(
             "batch_size": batch_size,
             "length": length,
             "remat": remat,
+            **({} if step == "train" else {"step": step}),
         }
         depths = [_positive("num_layers", number) for number in (num_layers or str(whole)).split(",")]
         run(
@@ -138,12 +145,13 @@ def run(settings, jobs, out, build, batch, layout_map=None):
     import keras
 
     from applications.provenance import provenance
-    from benchmarks import tpu_compile_report
-    from benchmarks.abstract_step import measure, tpus
+    from benchmarks import abstract_step, tpu_compile_report
 
     mesh = _mesh(settings["mesh"])
     folder = writable_folder(out)
-    devices = tpus(settings["topology"])
+    devices = abstract_step.tpus(settings["topology"])
+    step = settings.get("step", "train")
+    lower = {"train": abstract_step.train, "prefill": abstract_step.prefill, "decode": abstract_step.decode}[step]
     _check_division(settings, mesh, len(devices))
     records = []
     for variant, num_layers in jobs:
@@ -157,7 +165,8 @@ def run(settings, jobs, out, build, batch, layout_map=None):
         else:
             print(f"{path.stem}: compiling", flush=True)
             keras.backend.clear_session()
-            keras.config.set_dtype_policy("mixed_bfloat16")  # which the line above forgets
+            # Which the line above forgets.
+            keras.config.set_dtype_policy("mixed_bfloat16" if step == "train" else "bfloat16")
             origin = provenance()
             record = {
                 "program": "tpu_compile",
@@ -167,7 +176,9 @@ def run(settings, jobs, out, build, batch, layout_map=None):
                 "versions": {**origin["versions"], **_libtpu()},
                 "settings": own,
                 "chips": len(devices),
-                **measure(functools.partial(build, variant, num_layers), batch(), devices, mesh, layout_map),
+                **abstract_step.measure(
+                    functools.partial(build, variant, num_layers), lower, batch(), devices, mesh, layout_map
+                ),
             }
             write_json(path, record)
             print(f"{path.stem}: {record['compile_seconds']:.0f} s", flush=True)

@@ -82,8 +82,8 @@ def table_cells(result):
     cells = []
     for name, row in rows.items():
         line = [name, f"{row['weights'] / 1e6:.2f}"]
-        for key, digits in (("peak", 3), ("temporaries", 3), ("flops", 3), ("moved", 2), ("sent", 1)):
-            line += [f"{row[key]:.{digits}f}", f"{row[key] / base[key]:.3f}"]
+        for key, form in (("peak", ".3f"), ("temporaries", ".3f"), ("flops", ".4g"), ("moved", ".4g"), ("sent", ".1f")):
+            line += [f"{row[key]:{form}}", f"{row[key] / base[key]:.3f}" if base[key] else ""]
             if key == "peak" and published:
                 line.append(f"{published[name] / published['add']:.3f}" if name in published else "")
         cells.append([*line, f"{row['exchanges']:.0f}"])

@@ -35,7 +35,7 @@ def compiled(monkeypatch):
     """Takes the place of the compiler, and lists what it was to compile."""
     jobs = []
 
-    def measure(build, batch, devices, mesh, layout_map):
+    def measure(build, lower, batch, devices, mesh, layout_map):
         jobs.append((*build.args, batch[1].shape, mesh))
         return MEASURED
 
@@ -82,6 +82,7 @@ def test_resnet_has_images_for_a_batch(tmp_path, compiled):
     [
         (["decoder", "--size", "huge"], "unknown size 'huge'; known: tiny, small"),
         (["decoder", "--joins", "none"], "unknown joins 'none'; known: block, sublayer"),
+        (["decoder", "--step", "first"], "unknown step 'first'; known: train, prefill, decode"),
         (["decoder", "--variants", "add,near"], "unknown variant 'near'; known: add, rw"),
         (["decoder", "--num-layers", "2,0"], "--num-layers must be at least 1, not 0"),
         (["decoder", "--mesh", "4"], "--mesh must be data or DATAxMODEL, such as 4x4, not '4'"),
@@ -110,7 +111,7 @@ STEP = """
 import json, os, sys
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 import jax
-from benchmarks.abstract_step import measure
+from benchmarks import abstract_step
 from benchmarks.tpu_compile import _decoder, _tokens
 from keras_laurel.applications.laurel_decoder.layout import layout_map
 
@@ -120,15 +121,16 @@ def build():
     return models[-1]
 
 mesh = tuple(json.loads(sys.argv[1])) or None
-found = measure(build, _tokens(16, 8), jax.devices(), mesh, layout_map)
-values = [weight._value for weight in models[0].weights + models[0].optimizer._trainable_variables]
-print(json.dumps({**found, "values": sum(value is not None for value in values)}))
+lower = getattr(abstract_step, sys.argv[2])
+found = abstract_step.measure(build, lower, _tokens(16, 8), jax.devices(), mesh, layout_map)
+values = [weight._value for weight in models[0].weights + models[0].optimizer.variables]
+print(json.dumps({**found, "values": sum(isinstance(value, jax.Array) and value.size > 1 for value in values)}))
 """
 
 
 @functools.cache
-def step(*mesh):
-    return json.loads(run_python(STEP, json.dumps(mesh), backend="jax").splitlines()[-1])
+def step(*mesh, lower="train"):
+    return json.loads(run_python(STEP, json.dumps(mesh), lower, backend="jax").splitlines()[-1])
 
 
 def test_data_parallelism_holds_all_weights_and_exchanges_all_gradients():
@@ -150,6 +152,15 @@ def test_model_parallelism_divides_the_weights():
 
 def test_model_parallelism_divides_the_work():
     assert step(4, 2)["flops"] < 1.1 * step()["flops"]
+
+
+def test_inference_holds_no_gradients_and_its_cache_once():
+    training, prompt, token = step(), step(lower="prefill"), step(lower="decode")
+    assert (prompt["values"], token["values"]) == (0, 0)
+    assert 4 * prompt["weights"] < prompt["memory"]["arguments"] < 4 * prompt["weights"] + 500
+    assert token["flops"] < prompt["flops"] < training["flops"] / 3
+    assert token["memory"]["aliased"] > 0  # the cache takes its own place
+    assert prompt["collectives"] == token["collectives"] == []
 
 
 def record(variant, num_layers, mib, mesh="data", chips=16, sent=1, group=4):
