@@ -4,7 +4,7 @@
     python -m benchmarks.report --check    exits with 1 if a document and the results disagree
 
 A document marks the place of a table by `<!-- table: NAME -->` and `<!-- end table -->`, NAME being the result's file,
-`NAME.json`, or the folder of an experiment's records, `PROGRAM/NAME`.
+`NAME.json`, or the folder of an experiment's records, `PROGRAM/NAME`; `overview` is made of several of them.
 """
 
 import json
@@ -21,6 +21,7 @@ from benchmarks import (
     generate_speed_report,
     join_cost_report,
     mixers_speed_report,
+    overview,
     step_time_report,
     tpu_compile_report,
     tpu_scaling_report,
@@ -72,17 +73,22 @@ def load(name):
 
 def markdown_table(name):
     """Returns the table of the result `name` with a line on where it comes from."""
+    if name == "overview":
+        return f"{_table(*overview.table_cells(load))}\n"
     try:
         result = load(name)
     except FileNotFoundError:
         return "Nothing is recorded yet.\n"
-    header, rows = PROGRAMS[result["program"]].table_cells(result)
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = _table(*PROGRAMS[result["program"]].table_cells(result))
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     file = f"{name}.json" if (RESULTS / f"{name}.json").exists() else f"{result['program']}/{name}/"
     source = f"`benchmarks/results/{file}`: `{result['command']}`, {result['date'][:10]}, commit {result['commit'][:7]}"
     return f"{table}\n\n{source}, {result['device']}, {result['cores']} cores, {result['precision']}, {versions}.\n"
+
+
+def _table(header, rows):
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def with_tables(text):

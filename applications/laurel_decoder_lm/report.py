@@ -5,6 +5,17 @@ import numpy as np
 from applications import results
 from applications.results import BASELINE, deviation, interval, paired, spread
 
+STYLES = ("-", "--", ":")
+# What is plotted over depth: a title, and the keys of a record's joins by line style.
+LEARNED = {
+    "alpha (solid), beta (dashed)": ("alpha", "beta"),
+    "gamma of x, and of states before (dashed, dotted)": ("gamma_0", "gamma_1", "gamma_2"),
+    "norm of AB of x, and of states before": (
+        "low_rank_norm_0",
+        "low_rank_norm_1",
+        "low_rank_norm_2",
+    ),
+}
 ORDER = ("add", "add+1", "add+4", "rw", "lr", "pa", "rw+lr", "rw+lr+pa")
 
 
@@ -122,11 +133,14 @@ def _around(row):
 
 
 def plot(result, path):
-    """Plots the held-out loss over steps and over time, means of the seeds, and alpha and beta over depth."""
+    """Plots the held-out loss over steps and over time, and what the joins learned, over depth and over training.
+
+    All are means of the seeds; those over training also of the joins.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    by_step, by_time, depth = figure.subplots(1, 3)
+    figure = Figure(figsize=(13, 8), layout="constrained")
+    (by_step, by_time, in_training), over_depth = figure.subplots(2, 3)
     for index, (name, runs) in enumerate(result["variants"].items()):
         color = f"C{index}"
         steps, losses = (
@@ -134,17 +148,41 @@ def plot(result, path):
         )
         for axes, scale in ((by_step, 1.0), (by_time, step_seconds(runs))):
             axes.plot(scale * steps, losses, color=color, marker=".", label=name)
-        for key, style in (("alpha", "-"), ("beta", "--")):
-            learned = [[join[key] for join in run["joins"].values() if key in join] for run in runs]
-            if learned[0]:
-                values = np.mean(learned, axis=0)
-                label = name if key == "alpha" else None
-                depth.plot(range(1, len(values) + 1), values, style, color=color, marker=".", label=label)
+        for key, style in zip(("alpha", "beta"), STYLES):
+            _plot_in_training(in_training, runs, key, style, color)
+        for axes, keys in zip(over_depth, LEARNED.values()):
+            for key, style in zip(keys, STYLES):
+                _plot_over_depth(axes, runs, key, style, color)
     by_step.set(xlabel="step", ylabel="nats a token", title="held-out loss")
     by_step.legend()
     by_time.set(xlabel="seconds, at the pace of the fastest part", title="held-out loss")
-    depth.set(xlabel="join", title="alpha (solid), beta (dashed) over depth")
-    depth.axhline(1.0, color="gray", linewidth=0.5)
-    if depth.get_legend_handles_labels()[0]:
-        depth.legend()
+    in_training.set(xlabel="step", title="alpha (solid), beta (dashed), mean of the joins")
+    if not in_training.lines:
+        in_training.set_title("alpha and beta in training: not recorded")
+    for axes, title in zip(over_depth, LEARNED):
+        axes.set(xlabel="join", title=title)
+    for axes in (in_training, *over_depth[:2]):
+        axes.axhline(1.0, color="gray", linewidth=0.5)
     figure.savefig(path, dpi=120)
+
+
+def _plot_in_training(axes, runs, key, style, color):
+    """Plots the mean of a weight over the joins, where the runs say it; those of before November 2026 do not."""
+    curves = [
+        [(row["step"], np.mean(values)) for row in run.get("joins_in_training", []) if (values := _values(row, key))]
+        for run in runs
+    ]
+    curves = [curve for curve in curves if curve]
+    if curves:
+        axes.plot(*np.mean(curves, axis=0).T, style, color=color, marker=".")
+
+
+def _values(row, key):
+    return [join[key] for join in row["values"].values() if key in join]
+
+
+def _plot_over_depth(axes, runs, key, style, color):
+    places = [place for place, join in enumerate(runs[0]["joins"].values(), 1) if key in join]
+    if places:
+        values = np.mean([[join[key] for join in run["joins"].values() if key in join] for run in runs], axis=0)
+        axes.plot(places, values, style, color=color, marker=".")

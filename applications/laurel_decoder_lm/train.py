@@ -90,6 +90,7 @@ def run(config, folder, origin, distribution=ALONE):
             "test": test.of(model) if test else None,
             "sample": history.samples[-1]["text"] if history.samples else None,
             "joins": {name: join_values(join) for name, join in laurel_joins(lm).items()},
+            "joins_in_training": history.joins,
         }
         if distribution.is_chief:
             with writing(folder, checkpoints):

@@ -63,6 +63,7 @@ def test_a_run_leaves_its_record_model_and_logs(run):
     record = json.loads((folder / "result.json").read_text())
     assert (record["backend"], record["config"]["seed"]) == (keras.backend.backend(), 3)
     assert len(record["joins"]) == 2
+    assert record["joins_in_training"][-1] == {"step": record["held_out"][-1]["step"], "values": record["joins"]}
     assert record["seconds"] == pytest.approx(2 * record["step_seconds"])
     with open(folder / "losses.csv", newline="") as file:
         losses = [[int(row["step"]), float(row["loss"])] for row in csv.DictReader(file)]
@@ -278,6 +279,12 @@ def test_seconds_leave_the_compilation_out():
     assert [history.seconds_at(step) for step in (2, 4, 6, 7, 8)] == [3.0, 5.0, 8.0, 10.0, 12.0]
 
 
+JOINS = {
+    "a": {"alpha": 1.0, "beta": 0.5, "gamma_0": 1.0, "low_rank_norm_0": 2.0},
+    "b": {"alpha": 1.1, "beta": 0.9, "gamma_0": 1.0, "gamma_1": 0.5, "low_rank_norm_0": 2.0, "low_rank_norm_1": 1.0},
+}
+
+
 def _record(variant, seed, loss, curve, weights=100):
     return {
         "variant": variant,
@@ -287,7 +294,8 @@ def _record(variant, seed, loss, curve, weights=100):
         "held_out": [
             {"step": 10 * i, "seconds": seconds, "loss": value} for i, (seconds, value) in enumerate(curve, 1)
         ],
-        "joins": {} if variant == "add" else {"a": {"alpha": 1.0, "beta": 0.5}, "b": {"alpha": 1.1, "beta": 0.9}},
+        "joins": {} if variant == "add" else JOINS,
+        "joins_in_training": [{"step": 10, "values": {}}, {"step": 20, "values": {} if variant == "add" else JOINS}],
         "program": "laurel_decoder_lm",
         "date": f"2026-01-0{seed + 1}",
         **dict.fromkeys(("command", "commit", "dirty", "device", "cores", "precision", "versions", "backend")),
