@@ -188,7 +188,8 @@ class Saver(keras.callbacks.Callback):
         step = self.history.step
         if not due(step, self.config.checkpoint_every, self.config):
             return
-        self.place = self.stream.places[step - self.before]
+        count = step - self.before
+        self.place = self.stream.places[count]
         if self.config.shards > 1:  # else each process reads all there is
             self.place = data.together(gathered(self.checkpoints.distribution, self.place))
         state = {"history": dataclasses.asdict(self.history), "place": self.place}
@@ -197,7 +198,8 @@ class Saver(keras.callbacks.Callback):
                 self.checkpoints.save(step, state_variables(self.model), state)
             except FloatingPointError as error:
                 raise not_finite(f"after step {step}, {error}: training", self.config, self.checkpoints) from error
-        self.stream.places.clear()
+        for passed in [number for number in list(self.stream.places) if number <= count]:  # Keras reads ahead
+            del self.stream.places[passed]
 
 
 class Progress(keras.callbacks.Callback):

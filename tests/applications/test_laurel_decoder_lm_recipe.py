@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import math
+from types import SimpleNamespace
 
 import keras
 import keras_hub
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from applications.errors import UserError
 from applications.files import write_json
 from applications.laurel_decoder_lm import __main__ as cli
-from applications.laurel_decoder_lm import configs, experiment, model, report, schedules, tokenization, train
+from applications.laurel_decoder_lm import callbacks, configs, experiment, model, report, schedules, tokenization, train
 from applications.laurel_decoder_lm.history import History
 from applications.laurel_decoder_lm.loading import load_model
 from applications.laurel_decoder_lm.stream import Stream
@@ -247,6 +248,20 @@ def test_a_stream_starts_anew_for_each_reader_and_keeps_places():
     assert list(itertools.islice(stream, 3)) == [11, 12, 13]
     assert list(itertools.islice(stream, 5)) == [11, 12, 13, 14, 15]
     assert stream.places == {2: 12, 4: 14}
+
+
+def test_a_place_that_was_read_ahead_is_there_for_the_next_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks, "state_variables", lambda model: [])
+    saved = []
+    checkpoints = SimpleNamespace(folder=tmp_path, save=lambda step, variables, state: saved.append(state["place"]))
+    history, stream = History(), Stream(Counting, place=0, interval=2)
+    saver = callbacks.Saver(history, dataclasses.replace(SMALL, checkpoint_every=2), checkpoints, stream)
+    list(itertools.islice(stream, 4))
+    for step in (2, 4):
+        history.losses = [0.0] * step
+        saver.on_epoch_end(0)
+    assert saved == [2, 4]
+    assert stream.places == {}
 
 
 def test_the_rate_is_as_configured():
