@@ -86,6 +86,8 @@ class Trainer(keras.Model):
     def __init__(self, lm):
         super().__init__()
         self.lm = lm
+        # Instead of `compile(loss=...)`, which makes things at the first step that torch.compile fails on.
+        self.criterion = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.step_loss = _Last(name="step_loss")
         self.token_loss = keras.metrics.Mean(name="token_loss")
 
@@ -94,7 +96,7 @@ class Trainer(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if training:
-            loss = super().compute_loss(x, y, y_pred, sample_weight)
+            loss = self.criterion(y, y_pred, sample_weight)
             self.step_loss.update_state(loss * _replicas())
             return loss
         losses = keras.losses.sparse_categorical_crossentropy(y, ops.cast(y_pred, "float32"), from_logits=True)
@@ -150,11 +152,7 @@ def scorer(lm, config, optimizer=None):
     """Returns a compiled `Trainer` of `lm`; without an optimizer, for evaluations."""
     model = Trainer(lm)
     model.build((None, config.context))
-    model.compile(
-        optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile={"auto": "auto", "true": True, "false": False}[config.jit],
-    )
+    model.compile(optimizer, jit_compile={"auto": "auto", "true": True, "false": False}[config.jit])
     return model
 
 
