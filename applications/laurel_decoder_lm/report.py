@@ -158,6 +158,7 @@ def plot(result, path):
     by_time.set(xlabel="seconds, at the pace of the fastest part", title="held-out loss")
     in_training.set(xlabel="step", title="alpha (solid), beta (dashed), mean of the joins")
     if not in_training.lines:
+        in_training.set_axis_off()
         in_training.set_title("alpha and beta in training: not recorded")
     for axes, title in zip(over_depth, LEARNED):
         axes.set(xlabel="join", title=title)
