@@ -70,7 +70,8 @@ def difference(values, baseline):
 def summary(result):
     """Returns one dictionary an architecture and join: scores of tasks (means over settings) and their mean, by seed.
 
-    The mean is over the tasks that the plain residual of the architecture has too, in the settings that both have.
+    The mean is over the tasks that the plain residual of the architecture has too, in the settings that both have;
+    `plain` is that of the plain residual over the same.
     """
     found = collections.defaultdict(dict)
     for row in cells(result):
@@ -84,7 +85,8 @@ def summary(result):
             task: {seed: _mean(settings, common, task, seed) for seed in sorted(seeds)}
             for task in dict.fromkeys(task for task, _ in common)
         }
-        means = {seed: float(np.mean([scores[seed] for scores in tasks.values()])) for seed in sorted(seeds)}
+        there = (architecture, BASELINE) in found
+        both = [seed for seed in sorted(seeds) if there and all(seed in plain[key]["scores"] for key in common)]
         rows.append(
             {
                 "architecture": architecture,
@@ -92,7 +94,8 @@ def summary(result):
                 "weights": max(row["weights"] for row in settings.values()),
                 "state": max(row["state"] for row in settings.values()),
                 "tasks": tasks,
-                "mean": means,
+                "mean": {seed: _mean_of_tasks(settings, common, seed) for seed in sorted(seeds)},
+                "plain": {seed: _mean_of_tasks(plain, common, seed) for seed in both},
             }
         )
     return rows
@@ -102,7 +105,6 @@ def table_cells(result):
     """Returns the header and the rows of the table of architectures and joins, as strings."""
     rows = summary(result)
     tasks = list(dict.fromkeys(task for row in rows for task in row["tasks"]))
-    plain = {row["architecture"]: row["mean"] for row in rows if row["join"] == BASELINE}
     header = [
         "architecture",
         "join",
@@ -115,8 +117,8 @@ def table_cells(result):
     table = []
     for row in rows:
         beside = ""
-        if row["join"] != BASELINE and row["architecture"] in plain:
-            mean, half = difference(row["mean"], plain[row["architecture"]])
+        if row["join"] != BASELINE:
+            mean, half = difference(row["mean"], row["plain"])
             beside = "" if mean is None else f"{100 * mean:+.1f}{spread(half, 1, 100)}"
         table.append(
             [
@@ -125,7 +127,7 @@ def table_cells(result):
                 f"{row['weights']:,}",
                 str(len(row["mean"])),
                 *(_mean_and_spread(row["tasks"].get(task, {}).values()) for task in tasks),
-                _mean_and_spread(row["mean"].values()),
+                _mean_and_spread(row["mean"].values()) if len(row["tasks"]) == len(tasks) else "",
                 beside,
             ]
         )
@@ -209,8 +211,10 @@ def plot(result, path):
     by_setting.set_xticks(range(len(settings)), ["\n".join(key) for key in settings], rotation=90, fontsize=7)
     by_setting.set(ylabel="test accuracy, %", title="settings, mean and standard deviation of the seeds")
     by_setting.legend(fontsize=6)
+    means = summary(result)
+    whole = [row for row in means if len(row["tasks"]) == max(len(other["tasks"]) for other in means)]
     for axes, key in ((by_weights, "weights"), (by_state, "state")):
-        for row in summary(result):
+        for row in whole:
             axes.plot(
                 row[key],
                 100 * np.mean(list(row["mean"].values())),
@@ -218,11 +222,17 @@ def plot(result, path):
                 color=f"C{architectures.index(row['architecture'])}",
             )
         axes.set(xlabel={"weights": "weights", "state": "floats of state"}[key], title="mean of the tasks, %")
+        axes.locator_params(axis="x", nbins=4)
     figure.savefig(path, dpi=120)
 
 
 def _mean(settings, common, task, seed):
     return float(np.mean([settings[key]["scores"][seed] for key in common if key[0] == task]))
+
+
+def _mean_of_tasks(settings, common, seed):
+    tasks = dict.fromkeys(task for task, _ in common)
+    return float(np.mean([_mean(settings, common, task, seed) for task in tasks]))
 
 
 def _mean_and_spread(values):

@@ -158,6 +158,12 @@ def test_the_mean_is_over_what_the_plain_residual_has_too():
     assert rows[1]["mean"] == {0: 0.7}
 
 
+def test_a_join_with_fewer_tasks_is_compared_over_those_and_has_no_mean():
+    records = [record("add", 0, 0.5, 0.5), record("add", 0, 0.1, 0.5, task="memorization"), record("rw", 0, 0.7, 0.5)]
+    _, rows = report.table_cells(report.combined(records))
+    assert [row[-2:] for row in rows] == [["30.0", ""], ["", "+20.0"]]
+
+
 @pytest.mark.parametrize(
     ("steps", "words"), [([5, 1, 9], "5 steps"), ([None, None], "never"), ([None, 4, None], "never, 2 of 3 never")]
 )
