@@ -102,7 +102,15 @@ CLAIMS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split("examples/")[1])
+# Long under JAX, and tested on the other backends; a whole ResNet-50 trains under JAX in its recipe's tests.
+SLOW = [pytest.mark.slow] if BACKEND == "jax" else []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(command, marks=SLOW if "retrofit_resnet50" in command else []) for command in COMMANDS],
+    ids=[command.split("examples/")[1] for command in COMMANDS],
+)
 def test_it_prints_what_is_kept_and_keeps_its_claim(command):
     lines = run(command)
     assert masked(lines) == masked(kept()[command])

@@ -82,6 +82,7 @@ def test_an_evaluation_is_that_of_one_process(spread):
     assert record(spread)["test"] == pytest.approx(found, abs=1e-5, rel=1e-5)
 
 
+@pytest.mark.slow  # the decoder's command does the same, by the same function
 def test_the_command_runs_over_what_there_is(tmp_path):
     arguments = ("--smoke", "--set", "num_blocks=1,1,1,1", "--set", "filters=4,4,4,4", "--set", "rank=2")
     arguments = ("train", *arguments, "--distribution", "data", "--out", tmp_path / "run")

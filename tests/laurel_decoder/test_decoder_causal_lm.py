@@ -265,7 +265,13 @@ def preset(tmp_path_factory):
     return folder, model.generate("ab", max_length=6)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+# The next one: over the suites of all backends each loads what another saved. The other pairs are for the slow tests.
+NEXT = BACKENDS[(BACKENDS.index(keras.backend.backend()) + 1) % len(BACKENDS)]
+
+
+@pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=[] if name == NEXT else pytest.mark.slow) for name in BACKENDS]
+)
 def test_a_preset_loads_on_every_backend(preset, backend):
     folder, text = preset
     printed = run_python(LOAD_PRESET, folder / "preset", folder / "data.npz", backend=backend)
