@@ -106,6 +106,9 @@ def test_a_missing_compiler_is_named(monkeypatch, tmp_path):
         abstract_step.tpus("v6e:4x4")
 
 
+# The compiler is JAX's whatever the backend, and once is enough.
+on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="tested with JAX's other tests")
+
 # The CPU's compiler in place of the TPU's, for eight devices.
 STEP = """
 import json, os, sys
@@ -133,6 +136,7 @@ def step(*mesh, lower="train"):
     return json.loads(run_python(STEP, json.dumps(mesh), lower, backend="jax").splitlines()[-1])
 
 
+@on_jax
 def test_data_parallelism_holds_all_weights_and_exchanges_all_gradients():
     found = step()
     assert found["values"] == 0
@@ -143,6 +147,7 @@ def test_data_parallelism_holds_all_weights_and_exchanges_all_gradients():
     assert {entry["group"] for entry in found["collectives"]} == {8}
 
 
+@on_jax
 def test_model_parallelism_divides_the_weights():
     found = step(4, 2)
     assert found["values"] == 0
@@ -150,10 +155,12 @@ def test_model_parallelism_divides_the_weights():
     assert {2, 4} <= {entry["group"] for entry in found["collectives"]}
 
 
+@on_jax
 def test_model_parallelism_divides_the_work():
     assert step(4, 2)["flops"] < 1.1 * step()["flops"]
 
 
+@on_jax
 def test_inference_holds_no_gradients_and_its_cache_once():
     training, prompt, token = step(), step(lower="prefill"), step(lower="decode")
     assert (prompt["values"], token["values"]) == (0, 0)
