@@ -168,9 +168,13 @@ def plot(result, path):
 
 
 def _plot_in_training(axes, runs, key, style, color):
-    """Plots the mean of a weight over the joins, where the runs say it; those of before November 2026 do not."""
+    """Plots the mean of a weight over the joins, where the runs say it; old records do not."""
     curves = [
-        [(row["step"], np.mean(values)) for row in run.get("joins_in_training", []) if (values := _values(row, key))]
+        [
+            (row["step"], np.mean(values))
+            for row in run.get("joins_in_training", [])
+            if (values := _values(row["values"], key))
+        ]
         for run in runs
     ]
     curves = [curve for curve in curves if curve]
@@ -178,12 +182,12 @@ def _plot_in_training(axes, runs, key, style, color):
         axes.plot(*np.mean(curves, axis=0).T, style, color=color, marker=".")
 
 
-def _values(row, key):
-    return [join[key] for join in row["values"].values() if key in join]
+def _values(joins, key):
+    return [join[key] for join in joins.values() if key in join]
 
 
 def _plot_over_depth(axes, runs, key, style, color):
     places = [place for place, join in enumerate(runs[0]["joins"].values(), 1) if key in join]
     if places:
-        values = np.mean([[join[key] for join in run["joins"].values() if key in join] for run in runs], axis=0)
+        values = np.mean([_values(run["joins"], key) for run in runs], axis=0)
         axes.plot(places, values, style, color=color, marker=".")
