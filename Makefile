@@ -19,6 +19,9 @@ help:  ## Shows this help.
 demo: $(DEMO_READY)  ## Trains a small LM with each residual join on real text (JAX); ARGS="--help" explains.
 	$(BIN)/python -m applications.tiny_lm $(ARGS)
 
+# XLA's programs in tests are small and run a few times: LLVM's optimizations take longer than they save.
+test wheel: export JAX_DISABLE_MOST_OPTIMIZATIONS = true
+
 test: $(TEST_READY) wheel  ## Runs all tests on JAX, TensorFlow and PyTorch, or on BACKEND.
 	@for backend in $(BACKEND); do \
 		echo "== $$backend"; \

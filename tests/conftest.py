@@ -1,9 +1,16 @@
-"""What all tests share: a seed. Shared functions are in `reference.py`, `variants.py` and `processes.py`."""
+"""What all tests share: a mark and a seed. Functions are in `reference.py`, `variants.py` and `processes.py`."""
 
 import gc
 
 import keras
 import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if any(keras.backend.backend() in mark.args for mark in item.iter_markers("slow_on")):
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True, scope="module")

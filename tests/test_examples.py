@@ -102,15 +102,21 @@ CLAIMS = {
 }
 
 
-# Long under JAX, and tested on the other backends; a whole ResNet-50 trains under JAX in its recipe's tests.
-SLOW = [pytest.mark.slow] if BACKEND == "jax" else []
+# Example after example compiles long here; whole networks, and models over devices, train in the recipes' tests too.
+LONG = {
+    "vision_transformer.py": pytest.mark.slow_on("tensorflow"),
+    "retrofit_keras_hub_lm.py": pytest.mark.slow_on("tensorflow"),
+    "retrofit_resnet50.py": pytest.mark.slow_on("jax", "tensorflow"),
+    "sharded_training.py": pytest.mark.slow_on("jax", "tensorflow"),
+}
 
 
-@pytest.mark.parametrize(
-    "command",
-    [pytest.param(command, marks=SLOW if "retrofit_resnet50" in command else []) for command in COMMANDS],
-    ids=[command.split("examples/")[1] for command in COMMANDS],
-)
+def parameter(command):
+    name = command.split("examples/")[1]
+    return pytest.param(command, id=name, marks=LONG.get(name, ()))
+
+
+@pytest.mark.parametrize("command", [parameter(command) for command in COMMANDS])
 def test_it_prints_what_is_kept_and_keeps_its_claim(command):
     lines = run(command)
     assert masked(lines) == masked(kept()[command])

@@ -37,8 +37,16 @@ def decoder(word, **kwargs):
 
 
 BUILDERS = {"resnet": (resnet, IMAGES), "decoder": (decoder, TOKENS)}
-MODELS = [(builder, word, folded) for builder in BUILDERS for word in ("rw", "rw+lr+pa") for folded in (False, True)]
-MODEL_IDS = [f"{builder}-{word}{'-folded' if folded else ''}" for builder, word, folded in MODELS]
+MODELS = [
+    pytest.param(
+        *(builder, word, folded),
+        id=f"{builder}-{word}{'-folded' if folded else ''}",
+        marks=pytest.mark.slow if word == "rw" else (),  # a part of the other
+    )
+    for builder in BUILDERS
+    for word in ("rw", "rw+lr+pa")
+    for folded in (False, True)
+]
 
 
 def make(builder, word="rw+lr+pa", folded=False):
@@ -133,7 +141,7 @@ def assert_same_outputs(outputs, expected):
 
 
 @pytest.mark.parametrize("run_exported", WORKS[BACKEND])
-@pytest.mark.parametrize(("builder", "word", "folded"), MODELS, ids=MODEL_IDS)
+@pytest.mark.parametrize(("builder", "word", "folded"), MODELS)
 def test_an_exported_file_gives_the_same_outputs(run_exported, builder, word, folded, tmp_path):
     model, inputs = make(builder, word, folded)
     if BACKEND == "jax" and run_exported is onnx and builder == "resnet":

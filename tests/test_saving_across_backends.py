@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from processes import BACKENDS, run_python
+from processes import EVERY_BACKEND, run_python
 from variants import randomize, to_numpy
 
 import keras_laurel
@@ -46,7 +46,7 @@ def saved(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EVERY_BACKEND)
 def test_loads_in_a_new_process_with_the_same_outputs(saved, backend):
     printed = run_python(LOAD_AND_COMPARE, saved / "model.keras", saved / "data.npz", backend=backend)
     name, error = printed.split()[-2:]

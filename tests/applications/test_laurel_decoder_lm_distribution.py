@@ -86,11 +86,7 @@ if BACKEND == "jax":  # model parallelism is JAX's
 if BACKEND != "tensorflow":  # which has one process
 
     @pytest.mark.parametrize(
-        "process",
-        [
-            pytest.param(0, marks=[pytest.mark.slow] if BACKEND == "jax" else []),
-            pytest.param(1, marks=pytest.mark.slow),
-        ],
+        "process", [pytest.param(0, marks=pytest.mark.slow_on("jax")), pytest.param(1, marks=pytest.mark.slow)]
     )
     def test_a_run_of_two_processes_of_which_one_dies_goes_on(process, alone, tmp_path):
         kind, devices = ("model:2x2", 2) if BACKEND == "jax" else ("data", 1)
@@ -113,6 +109,7 @@ if BACKEND == "tensorflow":  # the others are tested above
         assert_equal_runs(tmp_path, alone)
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_the_command_runs_over_what_there_is(tmp_path):
     arguments = ("--smoke", "--distribution", "data", "--out", tmp_path / "run")
     done = run_command(RECIPE, "train", *arguments, backend=BACKEND)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import keras
@@ -24,7 +25,8 @@ def text_file(tmp_path):
     return path
 
 
-def test_a_run_writes_whole_files_and_prints_a_table_and_a_line(tmp_path, text_file):
+def test_a_run_writes_whole_files_and_prints_a_table_and_a_line(tmp_path, text_file, monkeypatch):
+    monkeypatch.setattr(compare, "Config", lambda steps: dataclasses.replace(SMALL, steps=steps))
     out = tmp_path / "new" / "folder"
     outcome = invoke("--variants", "add,rw+lr", "--steps", 3, "--text", text_file, "--out", out, "--prompt", "to be")
     assert outcome.exit_code == 0, outcome.output

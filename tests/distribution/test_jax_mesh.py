@@ -24,8 +24,7 @@ def _no_distribution():
 
 
 def start(path, name, variants, kinds, devices=8, **environment):
-    """Starts `mesh_training.py`; compiling takes most of its time, so let the compiler do little."""
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, mesh_training.__file__, name, json.dumps(variants), json.dumps(kinds), str(path)],
         env={**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": flags, **environment},

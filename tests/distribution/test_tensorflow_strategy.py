@@ -13,11 +13,10 @@ import training
 
 from keras_laurel.distribution import Distribution, distribute
 
-JOBS = [(name, "rw+lr+pa", {"validate": False}) for name in ("decoder", "resnet")]
-JOBS += [("strings", None, {"validate": False}), ("linear", None, {}), ("overflow", None, {})]
-SLOW_JOBS = [
-    (name, variant, {"validate": False}) for name in ("decoder", "resnet") for variant in training.VARIANTS[:-1]
-]
+# The recipe's tests train a ResNet over two devices.
+JOBS = [("decoder", "rw+lr+pa", {"validate": False}), ("strings", None, {"validate": False})]
+JOBS += [("linear", None, {}), ("overflow", None, {})]
+SLOW_JOBS = [(name, variant, {"validate": False}) for name in ("decoder", "resnet") for variant in training.VARIANTS]
 
 
 def run(path, cpus, jobs):
@@ -54,9 +53,10 @@ def test_two_devices_train_every_variant_as_one_does(tmp_path, assert_equal_trai
 
 @pytest.mark.slow
 def test_four_devices_train_as_one_does(tmp_path, assert_equal_training):
-    on_four = run(tmp_path / "result.json", 4, JOBS[:2])
+    jobs = [(name, "rw+lr+pa", {"validate": False}) for name in ("decoder", "resnet")]
+    on_four = run(tmp_path / "result.json", 4, jobs)
     assert on_four["described"] == {"kind": "data", "mesh": None, "devices": 4, "replicas": 4, "processes": 1}
-    assert_trained_as_on_one(on_four, JOBS[:2], assert_equal_training)
+    assert_trained_as_on_one(on_four, jobs, assert_equal_training)
 
 
 def test_one_process_reads_all_data(on_two):

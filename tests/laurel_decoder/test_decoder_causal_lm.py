@@ -7,7 +7,7 @@ import keras_hub
 import numpy as np
 import pytest
 from decoders import VARIANTS, causal_lm, random_tokens, randomize
-from processes import BACKENDS, run_python
+from processes import EVERY_BACKEND, run_python
 from variants import assert_close, to_numpy
 
 from keras_laurel.applications import (
@@ -184,7 +184,7 @@ def test_it_fits_token_ids_of_every_form(form):
     assert history.history["loss"][1] < history.history["loss"][0]
 
 
-@pytest.mark.parametrize("form", ["list", "tf.data", "torch"])
+@pytest.mark.parametrize("form", [pytest.param("list", marks=pytest.mark.slow), "tf.data", "torch"])
 def test_it_fits_strings(form):
     import tensorflow as tf
     import torch
@@ -265,13 +265,7 @@ def preset(tmp_path_factory):
     return folder, model.generate("ab", max_length=6)
 
 
-# The next one: over the suites of all backends each loads what another saved. The other pairs are for the slow tests.
-NEXT = BACKENDS[(BACKENDS.index(keras.backend.backend()) + 1) % len(BACKENDS)]
-
-
-@pytest.mark.parametrize(
-    "backend", [pytest.param(name, marks=[] if name == NEXT else pytest.mark.slow) for name in BACKENDS]
-)
+@pytest.mark.parametrize("backend", EVERY_BACKEND)
 def test_a_preset_loads_on_every_backend(preset, backend):
     folder, text = preset
     printed = run_python(LOAD_PRESET, folder / "preset", folder / "data.npz", backend=backend)

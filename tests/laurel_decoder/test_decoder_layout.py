@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 from decoders import VARIANTS, backbone
-from processes import run_python
 
 from keras_laurel.applications import LaurelDecoderBackbone
 from keras_laurel.applications.laurel_decoder.mixers import MIXERS
@@ -56,34 +55,3 @@ def test_every_key_divides_a_weight_or_what_a_join_returns():
 def test_error_names_what_was_expected_and_received(arguments, message):
     with pytest.raises(ValueError, match=message):
         LaurelDecoderBackbone.get_layout_map(*arguments)
-
-
-TRAIN = """
-import os, sys
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
-import keras
-import numpy as np
-from keras_laurel.applications import LaurelCausalLM, LaurelDecoderBackbone
-if sys.argv[1] == "divided":
-    mesh = keras.distribution.DeviceMesh((2, 2), ("batch", "model"), keras.distribution.list_devices())
-    layout = LaurelDecoderBackbone.get_layout_map(mesh)
-    keras.distribution.set_distribution(keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch"))
-model = LaurelCausalLM(LaurelDecoderBackbone(8, 2, 2, 8, 4, residual="rw+lr+pa", rank=1))
-rng = np.random.default_rng(0)
-for weight in model.weights:
-    weight.assign(0.3 * rng.normal(size=weight.shape))
-model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(True), weighted_metrics=[])
-tokens = rng.integers(8, size=(4, 6)).astype("int32")
-losses = [float(model.train_on_batch(tokens, np.roll(tokens, -1, axis=1))) for _ in range(3)]
-kernel = model.backbone.transformer_layers[0].mixer.query.kernel
-join = model.backbone.transformer_layers[0].joins[0].augmentation.low_rank.up.kernel
-print(*losses, kernel.value.addressable_data(0).shape, join.value.addressable_data(0).shape, sep="|")
-"""
-
-
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="keras.distribution runs under JAX alone (Keras 3.15)")
-def test_a_divided_model_trains_as_a_whole_one():
-    whole, divided = (run_python(TRAIN, how, backend="jax").splitlines()[-1].split("|") for how in ("whole", "divided"))
-    assert [float(loss) for loss in divided[:3]] == pytest.approx([float(loss) for loss in whole[:3]], rel=1e-5)
-    assert (whole[3], divided[3]) == ("(8, 2, 4)", "(4, 1, 4)")
-    assert whole[4] == divided[4] == "(3, 8)"

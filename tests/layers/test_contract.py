@@ -224,7 +224,7 @@ def test_channels_first_equals_transposed_channels_last(config, ndim):
 
 
 # One model with all variants, as torch takes more than a minute to compile it, and longer for many.
-@(pytest.mark.slow if keras.backend.backend() == "torch" else lambda test: test)
+@pytest.mark.slow_on("torch")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch")
 def test_predictions_are_the_same_compiled_and_not():
     arrays = random_inputs(VARIANTS["pa"])
