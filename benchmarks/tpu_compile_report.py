@@ -25,6 +25,7 @@ METRICS = {
     "sent": lambda record: sent_bytes(record["collectives"]) / 1e6,
     "exchanges": lambda record: sum(entry["count"] for entry in record["collectives"]),
 }
+MEMORY = ("peak", "temporaries")
 
 
 def peak(memory):
@@ -46,16 +47,28 @@ def figures(result, metrics=METRICS):
     """Returns by variant what a whole model takes: dictionaries of the keys of `metrics`.
 
     Where a variant was compiled at two numbers of blocks or more, but not at the model's, a straight line through them
-    gives the figures; and those of the plain residual with a sixth more blocks, as `"add+4"` for 24.
+    gives the figures; and those of the plain residual with a sixth more blocks, as `"add+4"` for 24. With `remat` a
+    block leaves next to nothing behind, so that memory is that of the output layer and no line: it is given of the
+    most blocks that were compiled, and as `nan` of a sixth more.
     """
     whole = result["settings"].get("model_layers")
     rows = {}
     for name, records in result["variants"].items():
-        rows[name] = {key: _at(whole, records, metric) for key, metric in metrics.items()}
+        rows[name] = {key: _at(_blocks(key, result), records, metric) for key, metric in metrics.items()}
     if whole and len(result["variants"].get("add", [])) > 1:
         more = whole // 6
-        rows[f"add+{more}"] = {key: _at(whole + more, result["variants"]["add"], m) for key, m in metrics.items()}
+        rows[f"add+{more}"] = {
+            key: _at(whole + more, result["variants"]["add"], metric) if _blocks(key, result) == whole else np.nan
+            for key, metric in metrics.items()
+        }
     return rows
+
+
+def _blocks(key, result):
+    """Returns of how many blocks a figure is."""
+    if key in MEMORY and result["settings"].get("remat"):
+        return depths(result)[-1]
+    return result["settings"].get("model_layers")
 
 
 def depths(result):
@@ -77,13 +90,18 @@ def table_cells(result):
     base = rows.get("add", next(iter(rows.values())))
     settings = result["settings"]
     published = PAPER if settings.get("size") == "157m" and settings["joins"] == "block" else {}
-    header = [_title(result), "weights, M", "peak, GiB", "ratio", *(["paper's"] if published else [])]
-    header += ["temporaries, GiB", "ratio", "TFLOP", "ratio", "GB moved", "ratio", "MB sent", "ratio", "exchanges"]
+    of = f" of {_blocks('peak', result)} blocks" if _blocks("peak", result) != settings.get("model_layers") else ""
+    header = [_title(result), "weights, M", f"peak{of}, GiB", "ratio", *(["paper's"] if published else [])]
+    header += [f"temporaries{of}, GiB", "ratio", "TFLOP", "ratio", "GB moved", "ratio", "MB sent", "ratio", "exchanges"]
     cells = []
     for name, row in rows.items():
         line = [name, f"{row['weights'] / 1e6:.2f}"]
         for key, form in (("peak", ".3f"), ("temporaries", ".3f"), ("flops", ".4g"), ("moved", ".4g"), ("sent", ".1f")):
-            line += [f"{row[key]:{form}}", f"{row[key] / base[key]:.3f}" if base[key] else ""]
+            known = not np.isnan(row[key])
+            line += [
+                f"{row[key]:{form}}" if known else "",
+                f"{row[key] / base[key]:.3f}" if known and base[key] else "",
+            ]
             if key == "peak" and published:
                 line.append(f"{published[name] / published['add']:.3f}" if name in published else "")
         cells.append([*line, f"{row['exchanges']:.0f}"])

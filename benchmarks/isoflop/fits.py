@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 INTERVAL = (2.5, 97.5)
+NEAR = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,17 @@ class Optimum:
     weights: float
     loss: float
     state: float
+
+
+def near_best(points):
+    """Returns the points of up to `NEAR` times the weights of the best of their budget, or as many times fewer.
+
+    Losses are on a parabola there alone: a model far too large for its budget is one that was hardly trained.
+    """
+    best = {}
+    for budget, weights, loss, _ in points:
+        best[budget] = min(best.get(budget, (np.inf, 0)), (loss, weights))
+    return [point for point in points if 1 / NEAR <= point[1] / best[point[0]][1] <= NEAR]
 
 
 def parabola(weights, losses):
@@ -78,7 +90,7 @@ def exponents(optima):
 
 
 def fitted(points):
-    """Returns the optima and the exponents of points.
+    """Returns the optima and the exponents of the points that are `near_best`.
 
     Args:
         points: List of tuples `(budget, weights, loss, state)`.
@@ -86,7 +98,7 @@ def fitted(points):
     Returns:
         The list of `Optimum`, by budget, and the dictionary of `exponents`.
     """
-    optima = []
+    optima, points = [], near_best(points)
     for budget in sorted({point[0] for point in points}):
         weights, losses, states = np.array([point[1:] for point in points if point[0] == budget], "float64").T
         found = optimum(budget, weights, losses, states)
@@ -106,7 +118,7 @@ def intervals(points, samples=1000, seed=0):
         samples: How often to draw.
         seed: Of the draws.
     """
-    points = np.array(points, "float64")
+    points = np.array(near_best(points), "float64")
     predicted, residuals = np.empty(len(points)), np.empty(len(points))
     for budget in np.unique(points[:, 0]):
         own = points[:, 0] == budget

@@ -69,10 +69,12 @@ def plot(result, path):
     budgets = sorted({run["settings"]["budget"] for run in result["runs"]})
     for index, ((mixers, join), own) in enumerate(points(result).items()):
         for budget in budgets:
-            here = np.array([point for point in own if point[0] == budget])
-            if not len(here):
+            here = [point for point in own if point[0] == budget]
+            if not here:
                 continue
-            by_size.plot(here[:, 1], here[:, 2], "osv^DPX*"[budgets.index(budget) % 8], color=f"C{index}", markersize=4)
+            marker = "osv^DPX*"[budgets.index(budget) % 8]
+            by_size.plot(*np.array(here)[:, 1:3].T, marker, linestyle="", color=f"C{index}", markersize=4)
+            here = np.array(fits.near_best(here))
             if len(set(here[:, 1])) >= 3:
                 sizes = np.geomspace(here[:, 1].min(), here[:, 1].max(), 50)
                 curve = np.polyval(fits.parabola(here[:, 1], here[:, 2]), np.log(sizes))

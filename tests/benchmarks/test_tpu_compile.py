@@ -207,6 +207,15 @@ def test_a_compiled_whole_model_needs_no_line():
     assert tpu_compile_report.figures(result)["add"]["peak"] == 1
 
 
+def test_memory_of_blocks_that_are_computed_again_is_on_no_line():
+    records = [record("add", 1, 300), record("add", 2, 200)]
+    for each in records:
+        each["settings"]["remat"] = True
+    header, rows = tpu_compile_report.table_cells(tpu_compile_report.combined(records))
+    assert header[2] == "peak of 2 blocks, GiB"
+    assert [row[2] for row in rows] == ["0.195", ""]
+
+
 def test_traffic_of_the_largest_slice_is_by_formula(tmp_path):
     records = [
         record(variant, 24, 0, mesh, chips, sent, group)

@@ -49,6 +49,12 @@ def test_a_best_size_outside_of_those_that_were_trained_is_none():
     assert fits.fitted(known()[:2]) == ([], {})  # two sizes
 
 
+def test_a_size_far_from_the_best_takes_no_part():
+    far = [(budget, 100 * budget**0.4, 9.0, 1.0) for budget in BUDGETS]
+    assert fits.fitted(known() + far) == fits.fitted(known())
+    assert fits.intervals(known(0.01) + far, samples=20) == fits.intervals(known(0.01), samples=20)
+
+
 def test_a_state_that_does_not_grow_has_no_law():
     assert "perplexity over state" not in fits.fitted(known(state_exponent=0.0))[1]
 

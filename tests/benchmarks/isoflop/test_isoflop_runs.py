@@ -76,7 +76,7 @@ def test_the_table_of_a_study():
         settings = {"mixers": "attention", "join": join, "budget": 1e12}
         return {"settings": settings, "weights": weights, "loss": loss, "state": 64, "date": "2026"}
 
-    losses = [(100, 3.0), (1000, 2.0), (10_000, 3.0)]
+    losses = [(250, 3.0), (1000, 2.0), (4000, 3.0)]
     found = [run(join, n, loss - lower) for join, lower in (("rw", 0.1), ("add", 0.0)) for n, loss in losses]
     header, rows = report.table_cells({"runs": [*found, run("add", 5, None)]})
     assert header == ["mixers, join", "budget", "runs", "best weights", "loss there", "state there", "beside add"]
