@@ -12,9 +12,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 
-def join(skip, alpha, factors, fx, states):
+def join(skip, alpha, factors, fx, states, name):
     """Returns `y = alpha * fx + skip(factors, states)`.
 
     As `skip` is linear in beta, the gradient of alpha follows from what is at hand:
@@ -31,6 +32,7 @@ def join(skip, alpha, factors, fx, states):
             of projections and `up`; `None` for what is not there.
         fx: Tensor, the branch's output.
         states: List of tensors of its shape; the first's dtype is that of `y`.
+        name: String by which a policy of `jax.checkpoint` can have `y` kept. Computing it again takes the whole branch.
 
     Returns:
         Tensor of the shape of `fx`.
@@ -44,7 +46,7 @@ def join(skip, alpha, factors, fx, states):
         y = (_wide(fx) if alpha is None else alpha * _wide(fx)) + skip(factors, states)
         y = y.astype(states[0].dtype)
         # An empty tensor remembers the dtype of fx.
-        return y, (alpha, factors, jnp.zeros(0, fx.dtype), states, None if alpha is None else y)
+        return y, (alpha, factors, jnp.zeros(0, fx.dtype), states, None if alpha is None else checkpoint_name(y, name))
 
     def backward(kept, dy):
         alpha, factors, of_fx, states, y = kept

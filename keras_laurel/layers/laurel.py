@@ -211,7 +211,7 @@ class Laurel(keras.layers.Layer):
             from keras_laurel.layers import jax_gradient
 
             factors = self._factors(states, jax_gradient.matmul)
-            return jax_gradient.join(self._skip, alpha, (beta, *factors), fx, states)
+            return jax_gradient.join(self._skip, alpha, (beta, *factors), fx, states, self.path)
         if self._has_explicit_gradient:
             own_gradient = explicit_gradient.is_wanted(training)
             return explicit_gradient.join(**self._terms(alpha, beta, fx, states), own_gradient=own_gradient)

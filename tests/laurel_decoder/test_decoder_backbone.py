@@ -237,11 +237,49 @@ def test_dropping_does_not_go_with_remat(settings):
         backbone("rw", remat=True, **settings)
 
 
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="The test below says more.")
 def test_remat_is_of_each_block(monkeypatch):
     blocks = []
     monkeypatch.setattr(keras, "remat", lambda run: blocks.append(run) or run)
     backbone("rw", remat=True)(random_tokens())
     assert len(blocks) == 2
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow does not count what it computes")
+@pytest.mark.parametrize(
+    "joins",
+    [
+        "block",
+        pytest.param(
+            "sublayer", marks=pytest.mark.skipif(keras.backend.backend() != "jax", reason="See `LaurelDecoderBlock`.")
+        ),
+    ],
+)
+def test_remat_computes_blocks_again_but_no_branch_for_a_join(joins):
+    plain, plain_again, again = (
+        matmuls_of_gradient(backbone(residual=residual, joins=joins, remat=remat))
+        for residual, remat in (("add", False), ("add", True), ("rw", True))
+    )
+    assert plain < plain_again == again
+
+
+def matmuls_of_gradient(model):
+    """Returns how many matmuls the gradient takes, or under PyTorch how many operations they have."""
+    tokens = random_tokens()
+    if keras.backend.backend() == "torch":
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            model(tokens, training=True).sum().backward()
+        return counter.get_total_flops()
+    import jax
+
+    def loss(trainable):
+        outputs, _ = model.stateless_call(trainable, model.non_trainable_variables, tokens, training=True)
+        return outputs.sum()
+
+    gradient = jax.jit(jax.grad(loss)).lower([weight.value for weight in model.trainable_variables])
+    return gradient.as_text().count("dot_general")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -34,7 +34,9 @@ class LaurelDecoderBlock(keras.layers.Layer):
         norm_epsilon: Positive float, the epsilon of the norms, or a pair of them.
         dropout: Float in [0, 1), the rate at which training drops channels of what the sublayers return.
         remat: Whether the backward pass computes the block anew from its states, instead of keeping what it needs. Not
-            with `dropout` or a join's `drop_path`, which would draw anew.
+            with `dropout` or a join's `drop_path`, which would draw anew. A `keras_laurel.Laurel` join then costs as
+            little as without, but for two joins under TensorFlow and PyTorch: the second, where it has residual
+            weights, has the whole feed-forward layer computed anew, of which `keras.layers.Add` spares the last matmul.
         previous: Which states the stack's joins weigh, `"last"` or `"first"`; see `keras_laurel.history.advance`.
         **kwargs: Standard layer arguments, such as `name` and `dtype`.
 
@@ -118,21 +120,36 @@ class LaurelDecoderBlock(keras.layers.Layer):
             fx, cache = self.mixer(
                 self.mixer_norm(states[0]), attention_mask=attention_mask, cache=cache, cache_index=cache_index
             )
-            return self._join(states, fx), cache
+            return self._join(*self._last_branch(states, fx)), cache
+
+        def last_branch(*states):
+            return self._last_branch(states, self.mixer(self.mixer_norm(states[0]), attention_mask=attention_mask))
 
         def run(*states):
-            return self._join(states, self.mixer(self.mixer_norm(states[0]), attention_mask=attention_mask))
+            return self._join(*last_branch(*states))
 
-        return keras.remat(run)(*states) if self.remat else run(*states)
+        if not self.remat:
+            return run(*states)
+        # The last join's gradient wants the stream after the block, which the next one keeps: computing it again
+        # would take the last branch again, which nothing else wants.
+        if keras.backend.backend() == "jax":
+            import jax
 
-    def _join(self, states, fx):
-        """Joins what the mixer returned, then what the feed-forward layer returns."""
+            policy = jax.checkpoint_policies.save_only_these_names(self.joins[-1].path)
+            return jax.checkpoint(run, policy=policy)(*states)
+        if len(self.joins) == 1:
+            return self._join(*keras.remat(last_branch)(*states))
+        return keras.remat(run)(*states)
+
+    def _last_branch(self, states, fx):
+        """Returns the states before the last join and what it joins to them, from what the mixer returned."""
         fx = self._drop(0, fx)
         if len(self.joins) == 2:
             states = advance(states, self.joins[0], fx, self.previous)
-            fx = self._drop(1, self.feedforward(self.feedforward_norm(states[0])))
-        else:
-            fx = fx + self._drop(1, self.feedforward(self.feedforward_norm(states[0] + fx)))
+            return states, self._drop(1, self.feedforward(self.feedforward_norm(states[0])))
+        return states, fx + self._drop(1, self.feedforward(self.feedforward_norm(states[0] + fx)))
+
+    def _join(self, states, fx):
         return advance(states, self.joins[-1], fx, self.previous)
 
     def _drop(self, index, fx):
