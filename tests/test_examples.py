@@ -106,6 +106,7 @@ CLAIMS = {
 LONG = {
     "vision_transformer.py": pytest.mark.slow_on("tensorflow"),
     "retrofit_keras_hub_lm.py": pytest.mark.slow_on("tensorflow"),
+    "sharded_training.py --kind model:2x2": pytest.mark.slow_on("jax"),
     "retrofit_resnet50.py": pytest.mark.slow_on("jax", "tensorflow"),
     "sharded_training.py": pytest.mark.slow_on("jax", "tensorflow"),
 }

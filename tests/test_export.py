@@ -41,7 +41,8 @@ MODELS = [
     pytest.param(
         *(builder, word, folded),
         id=f"{builder}-{word}{'-folded' if folded else ''}",
-        marks=pytest.mark.slow if word == "rw" else (),  # a part of the other
+        # A part of the other; and of a folded model only weights are missing.
+        marks=pytest.mark.slow if word == "rw" else pytest.mark.slow_on("jax", "tensorflow") if folded else (),
     )
     for builder in BUILDERS
     for word in ("rw", "rw+lr+pa")

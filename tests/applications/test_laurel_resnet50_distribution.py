@@ -32,6 +32,7 @@ SMALL = dataclasses.replace(
 )
 CONFIG = dataclasses.asdict(SMALL)
 KINDS = {"jax": ("model:2x2", "none"), "tensorflow": ("data", "none"), "torch": ("data", "data")}[BACKEND]
+of_a_run = pytest.mark.slow_on("tensorflow")  # where the decoder's run says it, and a small network in `distribution`
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,7 @@ def record(folder):
 
 if BACKEND != "torch":  # its processes normalize their parts of a batch apart
 
+    @of_a_run
     def test_a_run_over_devices_that_goes_on_under_none_is_that_of_one_device(alone, spread):
         ours, theirs = record(spread), record(alone)
         for key in ("loss", "val_loss", "val_accuracy", "val_cross_entropy"):
@@ -67,12 +69,14 @@ if BACKEND != "torch":  # its processes normalize their parts of a batch apart
         assert ours["test"] == pytest.approx(theirs["test"], abs=1e-5, rel=1e-5)
 
 
+@of_a_run
 def test_the_chief_alone_writes(alone, spread):
     assert sorted(path.name for path in spread.iterdir()) == sorted(path.name for path in alone.iterdir())
     assert [row["epoch"] for row in record(spread)["epochs"]] == [0, 1]
     assert record(spread)["distribution"]["kind"] == KINDS[-1]
 
 
+@of_a_run
 def test_an_evaluation_is_that_of_one_process(spread):
     images = sources.load_images(SMALL)
     model = train.compiled(SMALL, images)

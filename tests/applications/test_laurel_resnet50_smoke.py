@@ -1,11 +1,13 @@
 import json
 
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from applications.laurel_resnet50 import __main__ as cli
 
 
+@pytest.mark.slow_on("jax", "tensorflow")  # which compile it long; smaller ones train there
 def test_the_whole_network_trains_end_to_end(tmp_path):
     outcome = CliRunner().invoke(cli.app, ["train", "--smoke", "--out", str(tmp_path / "out")])
     assert outcome.exit_code == 0, outcome.output

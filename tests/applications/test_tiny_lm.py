@@ -25,6 +25,7 @@ def text_file(tmp_path):
     return path
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_a_run_writes_whole_files_and_prints_a_table_and_a_line(tmp_path, text_file, monkeypatch):
     monkeypatch.setattr(compare, "Config", lambda steps: dataclasses.replace(SMALL, steps=steps))
     out = tmp_path / "new" / "folder"
