@@ -34,7 +34,7 @@ MIXERS = {
     "moe": lambda length, **kwargs: MixtureOfExperts(8, 16, routing="leaky", mix_experts=True, **kwargs),
 }
 
-# Two blocks each. `transformer-wide` has the weights of `transformer` with low-rank joins of rank 12.
+# Two blocks each.
 ARCHITECTURES = {
     "transformer": ("attention", "swiglu") * 2,
     "transformer-wide": ("attention", "swiglu-wide") * 2,
@@ -50,6 +50,9 @@ ARCHITECTURES = {
     "striped-hyena-moe": ("hyena", "moe", "attention", "moe"),
     "striped-hyena-experts-moe": ("hyena-experts", "moe", "attention", "moe"),
 }
+
+# What has the weights of another architecture with low-rank joins of rank 12, and no joins of that kind.
+CONTROLS = {"transformer-wide": "transformer"}
 
 
 def mixers_of(architecture):

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 
 from applications.results import BASELINE, deviation, interval, spread
-from benchmarks.mad.architectures import ARCHITECTURES
+from benchmarks.mad.architectures import ARCHITECTURES, CONTROLS
 from benchmarks.suite import combined as combined
 
 TITLE = "test accuracy in percent, mean ± standard deviation over the seeds; differences with 95% intervals"
@@ -58,6 +58,16 @@ def cells(result):
     return sorted(rows, key=_order)
 
 
+def compared_with(architecture, join):
+    """Returns the architecture and join that another is set beside; `None` for those that are none's control.
+
+    That is the plain residual of the same architecture, and of the one that a wider one is the control of.
+    """
+    if join != BASELINE:
+        return architecture, BASELINE
+    return (CONTROLS[architecture], BASELINE) if architecture in CONTROLS else None
+
+
 def difference(values, baseline):
     """Returns the mean difference of what two dictionaries have for each seed, and half of its 95% interval.
 
@@ -70,23 +80,22 @@ def difference(values, baseline):
 def summary(result):
     """Returns one dictionary an architecture and join: scores of tasks (means over settings) and their mean, by seed.
 
-    The mean is over the tasks that the plain residual of the architecture has too, in the settings that both have;
-    `plain` is that of the plain residual over the same.
+    The mean is over the tasks that the plain residual it is set beside has too, in the settings that both have;
+    `plain` is that of the plain residual over the same. See `compared_with`.
     """
     found = collections.defaultdict(dict)
     for row in cells(result):
         found[row["architecture"], row["join"]][row["task"], row["label"]] = row
     rows = []
     for (architecture, join), settings in found.items():
-        plain = found.get((architecture, BASELINE), settings)
-        common = [key for key in settings if key in plain]
+        plain = found.get(compared_with(architecture, join))
+        common = [key for key in settings if plain is None or key in plain]
         seeds = set.intersection(*(set(settings[key]["scores"]) for key in common)) if common else set()
         tasks = {
             task: {seed: _mean(settings, common, task, seed) for seed in sorted(seeds)}
             for task in dict.fromkeys(task for task, _ in common)
         }
-        there = (architecture, BASELINE) in found
-        both = [seed for seed in sorted(seeds) if there and all(seed in plain[key]["scores"] for key in common)]
+        both = [seed for seed in sorted(seeds) if plain and all(seed in plain[key]["scores"] for key in common)]
         rows.append(
             {
                 "architecture": architecture,
@@ -116,10 +125,6 @@ def table_cells(result):
     ]
     table = []
     for row in rows:
-        beside = ""
-        if row["join"] != BASELINE:
-            mean, half = difference(row["mean"], row["plain"])
-            beside = "" if mean is None else f"{100 * mean:+.1f}{spread(half, 1, 100)}"
         table.append(
             [
                 row["architecture"],
@@ -128,7 +133,7 @@ def table_cells(result):
                 str(len(row["mean"])),
                 *(_mean_and_spread(row["tasks"].get(task, {}).values()) for task in tasks),
                 _mean_and_spread(row["mean"].values()) if len(row["tasks"]) == len(tasks) else "",
-                beside,
+                _beside(row["mean"], row["plain"]),
             ]
         )
     return header, table
@@ -137,7 +142,7 @@ def table_cells(result):
 def detail_cells(result):
     """Returns the header and the rows of the table of all settings, as strings."""
     rows = cells(result)
-    plain = {(r["task"], r["label"], r["architecture"]): r["scores"] for r in rows if r["join"] == BASELINE}
+    found = {(r["task"], r["label"], r["architecture"], r["join"]): r["scores"] for r in rows}
     header = [
         "setting",
         "architecture",
@@ -151,8 +156,7 @@ def detail_cells(result):
     ]
     table = []
     for row in rows:
-        mean, half = difference(row["scores"], plain.get((row["task"], row["label"], row["architecture"]), {}))
-        beside = "" if mean is None or row["join"] == BASELINE else f"{100 * mean:+.1f}{spread(half, 1, 100)}"
+        plain = compared_with(row["architecture"], row["join"])
         table.append(
             [
                 f"{row['task']} {row['label']}",
@@ -161,7 +165,7 @@ def detail_cells(result):
                 f"{row['learning_rate']:g}",
                 f"{row['weight_decay']:g}",
                 _mean_and_spread(row["scores"].values()),
-                beside,
+                _beside(row["scores"], found.get((row["task"], row["label"], *plain), {}) if plain else {}),
                 steps_to_solve(row["solved_at"]),
                 f"{100 * row['best_of_grid']:.1f}",
             ]
@@ -233,6 +237,11 @@ def _mean(settings, common, task, seed):
 def _mean_of_tasks(settings, common, seed):
     tasks = dict.fromkeys(task for task, _ in common)
     return float(np.mean([_mean(settings, common, task, seed) for task in tasks]))
+
+
+def _beside(values, plain):
+    mean, half = difference(values, plain)
+    return "" if mean is None else f"{100 * mean:+.1f}{spread(half, 1, 100)}"
 
 
 def _mean_and_spread(values):

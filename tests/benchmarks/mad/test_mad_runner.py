@@ -93,12 +93,23 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
-def record(join, seed, micro, validation, rate=1e-3, solved_at=None, macro=0.1, task="compression", weights=100):
+def record(
+    join,
+    seed,
+    micro,
+    validation,
+    rate=1e-3,
+    solved_at=None,
+    macro=0.1,
+    task="compression",
+    weights=100,
+    architecture="transformer",
+):
     return {
         "settings": {
             "task": task,
             "setting": {"label": "baseline"},
-            "architecture": "transformer",
+            "architecture": architecture,
             "join": join,
             "learning_rate": rate,
             "weight_decay": 0.0,
@@ -163,6 +174,18 @@ def test_a_join_with_fewer_tasks_is_compared_over_those_and_has_no_mean():
     records = [record("add", 0, 0.5, 0.5), record("add", 0, 0.1, 0.5, task="memorization"), record("rw", 0, 0.7, 0.5)]
     _, rows = report.table_cells(report.combined(records))
     assert [row[-2:] for row in rows] == [["30.0", ""], ["", "+20.0"]]
+
+
+def test_a_wider_network_is_compared_with_the_one_that_it_is_the_control_of():
+    records = [
+        record("add", 0, 0.5, 0.5),
+        record("rw", 0, 0.7, 0.5),
+        record("add", 0, 0.6, 0.5, architecture="transformer-wide"),
+        record("rw", 0, 0.9, 0.5, architecture="transformer-wide"),
+    ]
+    for cells in (report.table_cells, report.detail_cells):
+        header, rows = cells(report.combined(records))
+        assert [row[header.index("beside add")] for row in rows] == ["", "+20.0", "+10.0", "+30.0"]
 
 
 @pytest.mark.parametrize(
