@@ -143,6 +143,11 @@ def trainer(lm, config):
     if config.weight_decay:
         # Kernels alone: no norms, no embeddings.
         exclude_from_weight_decay(optimizer, lm, [w for w in lm.trainable_weights if w.name != "kernel"])
+    if keras.backend.backend() == "torch" and config.jit == "true":
+        import torch
+
+        # Of Keras's schedules and conditions torch.compile makes another version at each step, until it gives up.
+        optimizer.apply = torch.compiler.disable(optimizer.apply)
     model = scorer(lm, config, optimizer)
     model.optimizer.build(model.trainable_variables)
     return model

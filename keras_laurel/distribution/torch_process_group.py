@@ -121,6 +121,7 @@ def _moving_statistics(model):
     ]
 
 
+@torch.compiler.disable()  # which makes another version of Keras's conditions at each step, until it gives up
 def _apply(optimizer, statistics, average_gradients, grads, trainable_variables=None):
     """`optimizer.apply`, after the gradients and `statistics` have become their means over the processes."""
     averaged = [statistic.value for statistic in statistics]

@@ -358,6 +358,17 @@ def test_the_smoke_run_is_whole(tmp_path):
     assert len(record["held_out"]) == 2
 
 
+@pytest.mark.slow  # three compilations of a minute
+@pytest.mark.filterwarnings("ignore")  # of torch.compile
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="The others compile every step.")
+def test_torch_compile_changes_no_loss(tmp_path):
+    losses = []
+    for jit in ("false", "true"):
+        train.run(dataclasses.replace(SMALL, steps=4, held_out=0.0, sample_every=0, jit=jit), tmp_path / jit, {})
+        losses.append(json.loads((tmp_path / jit / "result.json").read_text())["train"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
 def test_a_test_text_is_evaluated_at_the_end(tmp_path):
     (tmp_path / "text.txt").write_text("some words")
     record = train.run(
