@@ -1,5 +1,7 @@
 """What carries the states of a residual stream from join to join."""
 
+from keras import ops
+
 
 class History:
     """Hands each join of a stack the states before its own.
@@ -58,7 +60,43 @@ def first_states(x, joins):
     return [x] * (1 + max((join.max_previous for join in weighing), default=0))
 
 
-def advance(states, join, fx, previous="last"):
+class ProjectionsAhead:
+    """Projects each state once, when it is made, for the join it enters and for those to come that weigh it.
+
+    A low-rank map needs of a state its projections alone. Made by one matmul, they read the state once, not once for
+    each join, and their gradients reach it as one: the backward pass then holds no sum that waits for earlier joins.
+    For one training step under JAX; see `advance`.
+
+    Args:
+        joins: List of the joins of a whole stack, built `Laurel` layers whose `projects_ahead` is true, with as many
+            states each.
+        states: List of the states at the start, newest first, as many.
+    """
+
+    def __init__(self, joins, states):
+        self.downs = [join.augmentation.low_rank.downs for join in joins]
+        self.made = {}
+        self.index = 0
+        for age, state in enumerate(states[1:], 1):
+            self._project(state, -age)
+
+    def next(self, x):
+        """Returns the projections that the next join weighs, whose stream is `x`."""
+        self._project(x, self.index)
+        self.index += 1
+        return [self.made.pop((self.index - 1, j)) for j in range(len(self.downs[0]))]
+
+    def _project(self, x, index):
+        """Projects the stream of join `index` for it, as its state 0, for the next join, as its state 1, and so on."""
+        from keras_laurel.layers import jax_gradient
+
+        places = [(index + j, j) for j in range(len(self.downs[0])) if 0 <= index + j < len(self.downs)]
+        kernels = [ops.convert_to_tensor(self.downs[i][j].kernel) for i, j in places]
+        projections = jax_gradient.matmul(x, ops.cast(ops.concatenate(kernels, axis=-1), x.dtype))
+        self.made.update(zip(places, ops.split(projections, len(places), axis=-1)))
+
+
+def advance(states, join, fx, previous="last", ahead=None):
     """Joins `fx` to the stream and returns the states after it: what `History.join` does, on a list of fixed length.
 
     Args:
@@ -66,10 +104,14 @@ def advance(states, join, fx, previous="last"):
         join: A `Laurel` layer, or any layer that joins `[x, fx]`.
         fx: The branch's output, of the shape of the stream.
         previous: `"last"` hands on the last states; `"first"` keeps those before the stream, the stack's first.
+        ahead: `ProjectionsAhead` of the stack, which has been asked for all joins before; or `None`.
 
     Returns:
         List of as many states.
     """
     x, *before = states
-    y = join([x, fx, *before[: getattr(join, "max_previous", 0)]])
+    if ahead is not None:
+        y = join([x, fx], projections=ahead.next(x))
+    else:
+        y = join([x, fx, *before[: getattr(join, "max_previous", 0)]])
     return [y, *(before if previous == "first" else states[: len(before)])]

@@ -61,6 +61,8 @@ class Laurel(keras.layers.Layer):
             is newest first, has at most k - 1 states (at most one, the first, for `previous="first"`), and as many
             in every call as in the first.
         training: Boolean, turns `drop_path` on.
+        projections: List of `state_j @ down_j`, of the stream and of as many earlier states as the layer was built
+            with, where they have been made already; `inputs` are then `[x, fx]`. Of joins with a rank alone.
 
     Returns:
         Tensor of the shape of `x`, in the compute dtype.
@@ -195,8 +197,12 @@ class Laurel(keras.layers.Layer):
                 self.drop_path, noise_shape, self.seed, name="drop_path", dtype=_wide(self.compute_dtype)
             )
 
-    def call(self, inputs, training=None):
-        self._check(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), inputs), self.num_inputs)
+    def call(self, inputs, training=None, projections=None):
+        shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), inputs)
+        self._check(shapes, self.num_inputs if projections is None else 2)
+        wanted = 0 if self._low_rank is None else len(self._low_rank.downs)
+        if projections is not None and len(projections) != wanted:
+            raise ValueError(f"Expected {wanted} projections, as many as maps. Received: {len(projections)}")
         x, fx, *previous = inputs
         if self.residual_weights is None and self.augmentation is None and self.branch_dropout is None:
             return ops.add(x, fx)
@@ -210,12 +216,12 @@ class Laurel(keras.layers.Layer):
         if training and self._has_jax_gradient:
             from keras_laurel.layers import jax_gradient
 
-            factors = self._factors(states, jax_gradient.matmul)
+            factors = self._factors(states, jax_gradient.matmul, projections)
             return jax_gradient.join(self._skip, alpha, (beta, *factors), fx, states, self.path)
-        if self._has_explicit_gradient:
+        if self._has_explicit_gradient and projections is None:
             own_gradient = explicit_gradient.is_wanted(training)
             return explicit_gradient.join(**self._terms(alpha, beta, fx, states), own_gradient=own_gradient)
-        skip = self._skip((beta, *self._factors(states)), states)
+        skip = self._skip((beta, *self._factors(states, projections=projections)), states)
         fx = ops.cast(fx, dtype)
         return ops.cast((fx if alpha is None else alpha * fx) + skip, self.compute_dtype)
 
@@ -265,18 +271,25 @@ class Laurel(keras.layers.Layer):
         states = [x, *previous]
         return 0.0 if self.augmentation is None else self._augment(None, self._factors(states), states)
 
-    def _factors(self, states, matmul=None):
+    @property
+    def projects_ahead(self):
+        """Whether `keras_laurel.history.ProjectionsAhead` can make the projections of earlier states in training."""
+        weighs_earlier = self.num_activations not in (None, 1) and self.previous == "last"
+        return self._has_jax_gradient and weighs_earlier and self._low_rank is not None and self.axis == -1
+
+    def _factors(self, states, matmul=None, projections=None):
         """Returns what the sum is made of besides the states: gamma, the gain, projections, `up`; `None` if not there.
 
         With a `matmul`, the projections are made by it, and `up` is a tensor to multiply with.
         """
-        gamma = gain = projections = up = None
+        gamma = gain = up = None
         if self.num_activations is not None:
             gamma = ops.convert_to_tensor(self.augmentation.gamma)
         if self.norm:
             gain = ops.convert_to_tensor(self.gain)
         if self._low_rank is not None:
-            projections = self._low_rank.project(self._weighed(states), matmul)
+            if projections is None:
+                projections = self._low_rank.project(self._weighed(states), matmul)
             if matmul is not None:
                 up = ops.convert_to_tensor(self._low_rank.up.kernel)
         return gamma, gain, projections, up

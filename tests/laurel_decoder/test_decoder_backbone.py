@@ -282,6 +282,45 @@ def matmuls_of_gradient(model):
     return gradient.as_text().count("dot_general")
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="Only JAX's training projects ahead.")
+@pytest.mark.parametrize(("joins", "num_layers"), [("sublayer", 3), ("block", 2)])
+def test_states_projected_ahead_change_no_gradient_and_save_matmuls(joins, num_layers, monkeypatch):
+    import jax
+
+    model, tokens = randomize(backbone("rw+lr+pa", joins=joins, num_layers=num_layers)), random_tokens()
+
+    def found():
+        def loss(trainable):
+            outputs, _ = model.stateless_call(trainable, model.non_trainable_variables, tokens, training=True)
+            return (outputs**2).mean()
+
+        return jax.value_and_grad(loss)([weight.value for weight in model.trainable_variables])
+
+    ahead, few = found(), matmuls_of_gradient(model)
+    monkeypatch.setattr(LaurelDecoderBackbone, "_projects_ahead", False)
+    apart, many = found(), matmuls_of_gradient(model)
+    for ours, theirs in zip(jax.tree.leaves(ahead), jax.tree.leaves(apart)):
+        assert_close(ours, theirs)
+    assert few < many
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"residual": "rw+lr+pa"}, True),
+        ({"residual": "rw+lr+pa", "remat": True}, False),
+        ({"residual": "rw+lr+pa", "num_activations": 1}, False),
+        ({"residual": "rw+lr+pa", "residual_arguments": {"previous": "first"}}, False),
+        ({"residual": "rw+lr+pa", "residual_arguments": {"residual_weights": "free"}}, False),
+        ({"residual": "rw+lr"}, False),
+        ({"residual": "pa"}, False),
+        ({"residual": "add"}, False),
+    ],
+)
+def test_what_is_projected_ahead(arguments, expected):
+    assert backbone(**arguments)._projects_ahead == (expected and keras.backend.backend() == "jax")
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_bfloat16_is_close_to_float32(variant):
     model, tokens = randomize(backbone(variant, dtype="mixed_bfloat16")), random_tokens()

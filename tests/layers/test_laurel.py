@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import reference
 from keras import ops
-from variants import FLOAT32_TOLERANCE, assert_close, randomize, to_numpy, weight_name, weights_of
+from variants import (
+    FLOAT32_TOLERANCE,
+    VARIANTS,
+    assert_close,
+    random_inputs,
+    random_join,
+    randomize,
+    to_numpy,
+    weight_name,
+    weights_of,
+)
 
 import keras_laurel
 from keras_laurel import Laurel, LaurelPA
@@ -68,6 +78,25 @@ def test_low_rank_previous_activations_by_hand():
     join = Laurel(rank=1, num_activations=2)
     y = value_at(join, [X, FX, OLDER], gamma=[2, -1], down_0=[[1], [0]], down_1=[[0], [1]], up=[[1, 2], [3, 4]])
     assert y == [-2, 6]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["lr", "lr+pa", "rw+lr+pa", "rw+lr+pa_norm", "lr+pa_first"])
+def test_projections_that_have_been_made_stand_in_for_the_states(name, training):
+    config = VARIANTS[name]
+    join, inputs = random_join(config), random_inputs(config)
+    maps = join.augmentation if name == "lr" else join.augmentation.low_rank
+    states = inputs[2:] if name == "lr+pa_first" else [inputs[0], *inputs[2:]]
+    projections = [state @ to_numpy(down.kernel) for state, down in zip(states, maps.downs)]
+    y = join(inputs[:2], projections=projections, training=training)
+    assert_close(to_numpy(y), to_numpy(join(inputs)))
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("rw", 0), ("rw+lr+pa", 3)])
+def test_another_number_of_projections_than_of_maps_raises(name, wanted):
+    x, fx, *_ = random_inputs(VARIANTS[name])
+    with pytest.raises(ValueError, match=f"Expected {wanted} projections, as many as maps. Received: 1"):
+        random_join(VARIANTS[name])([x, fx], projections=[x])
 
 
 def test_norm_by_hand():

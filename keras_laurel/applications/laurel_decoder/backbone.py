@@ -9,7 +9,7 @@ import keras_hub
 from keras_laurel.applications.laurel_decoder.block import NORMS, LaurelDecoderBlock
 from keras_laurel.applications.laurel_decoder.layout import layout_map
 from keras_laurel.applications.laurel_decoder.mixers import MIXERS, make_mixer
-from keras_laurel.history import first_states
+from keras_laurel.history import ProjectionsAhead, first_states
 from keras_laurel.joins import residual as make_join
 from keras_laurel.layers.low_rank import positive_integer
 from keras_laurel.mixers import MLP, SwiGLU
@@ -283,8 +283,24 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         self.remat = remat
 
     def call(self, inputs, training=None, mask=None, **kwargs):
-        self._check_length(self._whole(inputs)["token_ids"])
-        return super().call(inputs, training=training, mask=mask, **kwargs)
+        whole = self._whole(inputs)
+        self._check_length(whole["token_ids"])
+        if not training or not self._projects_ahead:
+            return super().call(inputs, training=training, mask=mask, **kwargs)
+        states = self.embed(whole["token_ids"])
+        ahead = ProjectionsAhead(self._all_joins, states)
+        for block in self.transformer_layers:
+            states = block(states, whole["padding_mask"], ahead=ahead, training=training)
+        return self.layer_norm(states[0])
+
+    @property
+    def _all_joins(self):
+        return [join for block in self.transformer_layers for join in block.joins]
+
+    @property
+    def _projects_ahead(self):
+        # What a block made within `remat` could not leave it.
+        return not self.remat and all(getattr(join, "projects_ahead", False) for join in self._all_joins)
 
     def _check_length(self, token_ids):
         most, length = getattr(self.position_embedding, "sequence_length", None), token_ids.shape[1]
@@ -310,7 +326,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         x = self.token_embedding(token_ids)
         if self.position_embedding is not None:
             x = keras.ops.add(x, self.position_embedding(x, start_index=start_index))
-        return first_states(x, [join for block in self.transformer_layers for join in block.joins])
+        return first_states(x, self._all_joins)
 
     def get_config(self):
         config = super().get_config()

@@ -45,6 +45,7 @@ class LaurelDecoderBlock(keras.layers.Layer):
             the joins weigh. One tensor is taken for a list of one.
         padding_mask: Boolean or integer tensor `(batch, length)`, zero where a position is padding.
         attention_mask, cache, cache_index: See `CausalAttention`; not together with `padding_mask`.
+        ahead: `keras_laurel.history.ProjectionsAhead` of the stack of blocks; not together with `cache` or `remat`.
 
     Returns:
         List of the states after the block, as many as came in; with a cache, a pair of it and the new cache.
@@ -111,7 +112,7 @@ class LaurelDecoderBlock(keras.layers.Layer):
         for join in self.joins:
             join.build([shape] * (2 + min(getattr(join, "max_previous", 0), len(shapes) - 1)))
 
-    def call(self, states, padding_mask=None, attention_mask=None, cache=None, cache_index=None):
+    def call(self, states, padding_mask=None, attention_mask=None, cache=None, cache_index=None, ahead=None):
         if not isinstance(states, (list, tuple)):
             states = [states]
         if padding_mask is not None:
@@ -123,10 +124,11 @@ class LaurelDecoderBlock(keras.layers.Layer):
             return self._join(*self._last_branch(states, fx)), cache
 
         def last_branch(*states):
-            return self._last_branch(states, self.mixer(self.mixer_norm(states[0]), attention_mask=attention_mask))
+            fx = self.mixer(self.mixer_norm(states[0]), attention_mask=attention_mask)
+            return self._last_branch(states, fx, ahead)
 
         def run(*states):
-            return self._join(*last_branch(*states))
+            return self._join(*last_branch(*states), ahead)
 
         if not self.remat:
             return run(*states)
@@ -141,16 +143,16 @@ class LaurelDecoderBlock(keras.layers.Layer):
             return self._join(*keras.remat(last_branch)(*states))
         return keras.remat(run)(*states)
 
-    def _last_branch(self, states, fx):
+    def _last_branch(self, states, fx, ahead=None):
         """Returns the states before the last join and what it joins to them, from what the mixer returned."""
         fx = self._drop(0, fx)
         if len(self.joins) == 2:
-            states = advance(states, self.joins[0], fx, self.previous)
+            states = advance(states, self.joins[0], fx, self.previous, ahead)
             return states, self._drop(1, self.feedforward(self.feedforward_norm(states[0])))
         return states, fx + self._drop(1, self.feedforward(self.feedforward_norm(states[0] + fx)))
 
-    def _join(self, states, fx):
-        return advance(states, self.joins[-1], fx, self.previous)
+    def _join(self, states, fx, ahead=None):
+        return advance(states, self.joins[-1], fx, self.previous, ahead)
 
     def _drop(self, index, fx):
         # Without a rate not even called: an eager step of decoding takes as long as it has calls.
