@@ -59,13 +59,12 @@ def cells(result):
 
 
 def compared_with(architecture, join):
-    """Returns the architecture and join that another is set beside; `None` for those that are none's control.
+    """Returns the architecture and join that another is set beside.
 
-    That is the plain residual of the same architecture, and of the one that a wider one is the control of.
+    That is the plain residual of the same architecture, or of the one that a wider one is the control of; of `None` for
+    the plain residual of any other.
     """
-    if join != BASELINE:
-        return architecture, BASELINE
-    return (CONTROLS[architecture], BASELINE) if architecture in CONTROLS else None
+    return (architecture if join != BASELINE else CONTROLS.get(architecture)), BASELINE
 
 
 def difference(values, baseline):
@@ -142,7 +141,7 @@ def table_cells(result):
 def detail_cells(result):
     """Returns the header and the rows of the table of all settings, as strings."""
     rows = cells(result)
-    found = {(r["task"], r["label"], r["architecture"], r["join"]): r["scores"] for r in rows}
+    found = {(r["task"], r["label"], (r["architecture"], r["join"])): r["scores"] for r in rows}
     header = [
         "setting",
         "architecture",
@@ -165,7 +164,7 @@ def detail_cells(result):
                 f"{row['learning_rate']:g}",
                 f"{row['weight_decay']:g}",
                 _mean_and_spread(row["scores"].values()),
-                _beside(row["scores"], found.get((row["task"], row["label"], *plain), {}) if plain else {}),
+                _beside(row["scores"], found.get((row["task"], row["label"], plain), {})),
                 steps_to_solve(row["solved_at"]),
                 f"{100 * row['best_of_grid']:.1f}",
             ]
