@@ -154,7 +154,7 @@ def plot(result, path):
             for key, style in zip(keys, STYLES):
                 _plot_over_depth(axes, runs, key, style, color)
     by_step.set(xlabel="step", ylabel="nats a token", title="held-out loss")
-    by_step.legend()
+    by_step.legend(loc="upper right", fontsize="small")
     by_time.set(xlabel="seconds, at the pace of the fastest part", title="held-out loss")
     in_training.set(xlabel="step", title="alpha (solid), beta (dashed), mean of the joins")
     if not in_training.lines:
