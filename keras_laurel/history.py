@@ -69,7 +69,7 @@ class ProjectionsAhead:
 
     Args:
         joins: List of the joins of a whole stack, built `Laurel` layers whose `projects_ahead` is true, with as many
-            states each.
+            states each and of one rank.
         states: List of the states at the start, newest first, as many.
     """
 

@@ -1,4 +1,5 @@
 import inspect
+import itertools
 
 import keras
 import numpy as np
@@ -319,6 +320,12 @@ def test_states_projected_ahead_change_no_gradient_and_save_matmuls(joins, num_l
 )
 def test_what_is_projected_ahead(arguments, expected):
     assert backbone(**arguments)._projects_ahead == (expected and keras.backend.backend() == "jax")
+
+
+def test_joins_of_several_ranks_are_not_projected_ahead():
+    ranks = itertools.count(1)
+    joins = backbone(residual=lambda rank, **kwargs: keras_laurel.Laurel(rank=next(ranks), num_activations=2, **kwargs))
+    assert not joins._projects_ahead
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -300,7 +300,10 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
     @property
     def _projects_ahead(self):
         # What a block made within `remat` could not leave it.
-        return not self.remat and all(getattr(join, "projects_ahead", False) for join in self._all_joins)
+        if self.remat or not all(getattr(join, "projects_ahead", False) for join in self._all_joins):
+            return False
+        maps = [join.augmentation.low_rank for join in self._all_joins]
+        return len({(len(low_rank.downs), low_rank.rank) for low_rank in maps}) == 1
 
     def _check_length(self, token_ids):
         most, length = getattr(self.position_embedding, "sequence_length", None), token_ids.shape[1]
