@@ -6,7 +6,9 @@ import keras
 import keras_hub
 import numpy as np
 
-from keras_laurel.applications import LaurelCausalLM, LaurelDecoderBackbone
+from applications.variants import parsed
+from keras_laurel.applications import LaurelCausalLM, LaurelDecoderBackbone, LaurelDecoderLM
+from keras_laurel.applications.laurel_decoder.sizes import SIZES
 from keras_laurel.joins import WORDS
 
 LLAMA = "llama"
@@ -14,8 +16,8 @@ KNOWN_VARIANTS = (LLAMA, *WORDS)
 HEAD_DIM = 32
 VOCABULARY_SIZE = 8192
 RANK, NUM_ACTIVATIONS = 16, 3
-MORE_BLOCKS, SMALL_VOCABULARY_SIZE, TRAINING_RANK = "add+1", 1024, 32
-KNOWN_TRAINING_VARIANTS = (*WORDS, MORE_BLOCKS)
+SMALL_VOCABULARY_SIZE, TRAINING_RANK = 1024, 32
+KNOWN_TRAINING_VARIANTS = (*WORDS, "add+1", "add+4")
 
 
 def build(variant, num_layers, hidden_dim):
@@ -46,30 +48,35 @@ def build(variant, num_layers, hidden_dim):
     return model
 
 
-def build_for_training(variant, num_layers, hidden_dim, joins, jit_compile="auto"):
-    """Returns a compiled language model of a variant, with so few tokens that its cost is that of the blocks.
+def build_for_training(variant, num_layers, hidden_dim, joins, jit_compile="auto", size=None):
+    """Returns a compiled language model of a variant, by default with so few tokens that its cost is that of blocks.
 
     Args:
-        variant: `"add+1"` for the paper's control, one more block; else a word for `keras_laurel.residual`.
+        variant: `"add+1"` and `"add+4"` for the paper's controls, more blocks; else a word for `keras_laurel.residual`.
         num_layers: Number of blocks.
         hidden_dim: Width of the stream. Heads are 64 wide, the feed-forward layers three times as wide as the stream.
         joins: `"sublayer"` for two joins a block, or `"block"` for one.
         jit_compile: See `keras.Model.compile`.
+        size: A key of `SIZES`, which has a shape of its own, to take for the three before.
     """
-    more = variant == MORE_BLOCKS
-    laurel: Any = LaurelDecoderBackbone
-    backbone = laurel(
-        vocabulary_size=SMALL_VOCABULARY_SIZE,
-        num_layers=num_layers + more,
-        num_query_heads=hidden_dim // 64,
-        hidden_dim=hidden_dim,
-        intermediate_dim=3 * hidden_dim,
-        residual="add" if more else variant,
-        rank=TRAINING_RANK,
-        num_activations=NUM_ACTIVATIONS,
-        joins=joins,
-    )
-    model = LaurelCausalLM(backbone)
+    word, more, _ = parsed(variant)
+    laurel: Any = LaurelDecoderLM  # whose defaults say less about its types than its docstring
+    if size is not None:
+        model = laurel(size, residual=word, num_layers=SIZES[size]["num_layers"] + more)
+    else:
+        laurel = LaurelDecoderBackbone
+        backbone = laurel(
+            vocabulary_size=SMALL_VOCABULARY_SIZE,
+            num_layers=num_layers + more,
+            num_query_heads=hidden_dim // 64,
+            hidden_dim=hidden_dim,
+            intermediate_dim=3 * hidden_dim,
+            residual=word,
+            rank=TRAINING_RANK,
+            num_activations=NUM_ACTIVATIONS,
+            joins=joins,
+        )
+        model = LaurelCausalLM(backbone)
     model.compile(
         optimizer=keras.optimizers.AdamW(1e-4),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -79,9 +86,10 @@ def build_for_training(variant, num_layers, hidden_dim, joins, jit_compile="auto
     return model
 
 
-def batch(batch_size, length):
-    """Returns random tokens, as inputs and targets of training."""
-    tokens = np.random.default_rng(0).integers(SMALL_VOCABULARY_SIZE, size=(batch_size, length + 1)).astype("int32")
+def batch(batch_size, length, size=None):
+    """Returns random tokens, as inputs and targets of training; see `build_for_training`."""
+    count = SMALL_VOCABULARY_SIZE if size is None else SIZES[size]["vocabulary_size"]
+    tokens = np.random.default_rng(0).integers(count, size=(batch_size, length + 1)).astype("int32")
     return {"token_ids": tokens[:, :-1], "padding_mask": np.ones((batch_size, length), "int32")}, tokens[:, 1:]
 
 

@@ -1,5 +1,6 @@
 """One join alone, as a subject of the benchmarks."""
 
+import functools
 import math
 
 import keras
@@ -152,5 +153,9 @@ def _waiting(function, *arguments):
 
 
 def _tensor(shape, seed):
-    values = np.random.default_rng(seed).normal(size=shape).astype("float32")
-    return ops.convert_to_tensor(values, keras.config.dtype_policy().compute_dtype)
+    return _made(tuple(shape), seed, keras.config.dtype_policy().compute_dtype)
+
+
+@functools.lru_cache
+def _made(shape, seed, dtype):
+    return ops.convert_to_tensor(np.random.default_rng(seed).standard_normal(shape, "float32"), dtype)

@@ -83,7 +83,7 @@ def main(
         write_json(path, result)
         from benchmarks.join_cost_report import table_cells
 
-        print_table("CPU time: median; ratios: median (quartiles)", *table_cells(result), width=200)
+        print_table("CPU time, or a GPU's: median; ratios: median (quartiles)", *table_cells(result), width=200)
         print(f"written: {path}")
 
 

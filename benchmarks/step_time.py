@@ -92,6 +92,10 @@ def resnet50(
 @app.command()
 def decoder(
     variants: Variants = "add,rw,lr,pa,rw+lr,rw+lr+pa,add+1",
+    size: Annotated[
+        str | None,
+        typer.Option(help="Size of LaurelDecoderLM, such as 157m, in place of the next three.", show_default="none"),
+    ] = None,
     joins: Annotated[str, typer.Option(help="sublayer, for two joins a block, or block.")] = "sublayer",
     num_layers: Annotated[int, typer.Option(help="Number of blocks.")] = 4,
     hidden_dim: Annotated[int, typer.Option(help="Width of the stream, a multiple of 64.")] = 512,
@@ -104,10 +108,13 @@ def decoder(
     backend: Backend = None,
     out: Out = None,
 ):
-    """LaurelDecoderLM of the size that fits the machine, with a small vocabulary; add+1 has one more block."""
+    """A decoder of a size that fits the machine, with few tokens, or LaurelDecoderLM; add+1, add+4 have more blocks."""
     try:
         chosen = choose_backend(backend)
         from benchmarks import decoder as subject
+
+        if size is not None and size not in subject.SIZES:
+            raise UserError(f"unknown size {size!r}; known: {', '.join(subject.SIZES)}")
 
         if joins not in ("sublayer", "block"):
             raise UserError(f"unknown joins {joins!r}; known: sublayer, block")
@@ -116,11 +123,10 @@ def decoder(
                 raise UserError(f"--{option} must be at least 1, not {value}")
         if hidden_dim < 64 or hidden_dim % 64:
             raise UserError(f"--hidden-dim must be a multiple of 64, not {hidden_dim}")
+        shape = {"joins": joins, "num_layers": num_layers, "hidden_dim": hidden_dim} if size is None else {"size": size}
         settings = {
             "variants": variants,
-            "joins": joins,
-            "num_layers": num_layers,
-            "hidden_dim": hidden_dim,
+            **shape,
             "batch_size": batch_size,
             "length": length,
             "rounds": rounds,
@@ -134,8 +140,8 @@ def decoder(
             settings,
             out,
             known=subject.KNOWN_TRAINING_VARIANTS,
-            build=lambda variant: subject.build_for_training(variant, num_layers, hidden_dim, joins, JIT[jit]),
-            batch=lambda: subject.batch(batch_size, length),
+            build=lambda variant: subject.build_for_training(variant, num_layers, hidden_dim, joins, JIT[jit], size),
+            batch=lambda: subject.batch(batch_size, length, size),
         )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -230,10 +236,12 @@ def measure(names, modes, rounds, build, batch, record):
         build: See `run`.
         batch: See `run`.
         record: Dictionary to fill: of variants to dictionaries of `weights`, `jit_compile`, and by mode
-            `compile_seconds`, of the first step, and `seconds`: lists of one a round, by clock.
+            `compile_seconds`, of the first step, `memory`, the bytes that a step takes (see `step_memory`), and
+            `seconds`: lists of one a round, by clock.
     """
     import keras
 
+    from benchmarks import step_memory
     from benchmarks.timing import ratios, side_by_side
 
     inputs, targets = batch()
@@ -245,13 +253,16 @@ def measure(names, modes, rounds, build, batch, record):
             "weights": sum(math.prod(weight.shape) for weight in model.trainable_weights),
             "jit_compile": model.jit_compile,
             "compile_seconds": {},
+            "memory": {},
             "seconds": {},
         }
         for mode in modes:
             step = _train_step(model, inputs, targets) if mode == "train" else _infer_step(model, inputs)
-            start = time.perf_counter()
-            step()
-            first = record[name]["compile_seconds"][mode] = round(time.perf_counter() - start, 6)
+            with step_memory.first_step() as memory:
+                start = time.perf_counter()
+                step()
+                first = record[name]["compile_seconds"][mode] = round(time.perf_counter() - start, 6)
+            record[name]["memory"][mode] = memory(step)
             print(f"{name}: first {mode} step {first:.1f} s", flush=True)
             steps[mode][name] = step
     for mode in modes:

@@ -1,7 +1,6 @@
 import json
 
 import keras
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -45,12 +44,14 @@ def test_what_a_join_must_do(name, part, tensors, flops):
     assert needs(name, (2, 3, 8), 2, 3, part) == {"bytes": tensors * 48 * 4, "flops": flops}
 
 
-def test_the_floor_is_the_time_of_the_bytes_and_of_the_flops_at_the_measured_rates():
+@pytest.mark.parametrize(("device", "clock"), [("CPU (x86_64)", "cpu"), ("NVIDIA H100", "wall")])
+def test_the_floor_is_the_time_of_the_bytes_and_of_the_flops_at_the_measured_rates(device, clock):
     rates = {
-        "copy": {"needs": {"bytes": 10, "flops": 0}, "seconds": {"cpu": [1.0, 2.0, 3.0]}},
-        "matmul": {"needs": {"bytes": 0, "flops": 4}, "seconds": {"cpu": [5.0, 5.0, 9.0]}},
+        "copy": {"needs": {"bytes": 10, "flops": 0}, "seconds": {clock: [1.0, 2.0, 3.0]}},
+        "matmul": {"needs": {"bytes": 0, "flops": 4}, "seconds": {clock: [5.0, 5.0, 9.0]}},
     }
-    assert np.allclose(join_cost_report.floor(rates, {"bytes": 20, "flops": 8}), 2 * 2.0 + 2 * 5.0)
+    by = join_cost_report.clock({"device": device})
+    assert join_cost_report.floor(rates, {"bytes": 20, "flops": 8}, by) == 2 * 2.0 + 2 * 5.0
 
 
 @pytest.mark.parametrize(
