@@ -87,9 +87,14 @@ def build_for_training(variant, num_layers, hidden_dim, joins, jit_compile="auto
 
 
 def batch(batch_size, length, size=None):
-    """Returns random tokens, as inputs and targets of training; see `build_for_training`."""
+    """Returns random tokens, as inputs and targets of training; see `build_for_training`.
+
+    Those for a `size` have no padding mask, as windows of a text have none.
+    """
     count = SMALL_VOCABULARY_SIZE if size is None else SIZES[size]["vocabulary_size"]
     tokens = np.random.default_rng(0).integers(count, size=(batch_size, length + 1)).astype("int32")
+    if size is not None:
+        return {"token_ids": tokens[:, :-1]}, tokens[:, 1:]
     return {"token_ids": tokens[:, :-1], "padding_mask": np.ones((batch_size, length), "int32")}, tokens[:, 1:]
 
 

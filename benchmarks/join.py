@@ -32,19 +32,19 @@ def needs(name, shape, rank, num_activations, part):
     return {"bytes": tensors * math.prod(shape) * width, "flops": flops}
 
 
-def rates(mode, shape):
-    """Returns the steps that measure the rates, by kind, with what each does: see `needs`."""
+def rates(mode, shape, calls=1):
+    """Returns the steps that measure the rates, by kind, with what each call does: see `needs` and `steps`."""
     dim, size = shape[-1], math.prod(shape)
     x, kernel = _tensor(shape, 0), _tensor((dim, dim), 1)
     width = 4 if keras.config.dtype_policy().compute_dtype == "float32" else 2
     return {
-        "copy": (_compiled(lambda x: x + 1, mode, x), {"bytes": 2 * size * width, "flops": 0}),
-        "matmul": (_compiled(ops.matmul, mode, x, kernel), {"bytes": 0, "flops": 2 * size * dim}),
+        "copy": (_compiled(lambda x: x + 1, mode, calls, x), {"bytes": 2 * size * width, "flops": 0}),
+        "matmul": (_compiled(ops.matmul, mode, calls, x, kernel), {"bytes": 0, "flops": 2 * size * dim}),
     }
 
 
-def steps(name, mode, shape, rank, num_activations):
-    """Returns functions without arguments: one computes a join, the other its gradients too."""
+def steps(name, mode, shape, rank, num_activations, calls=1):
+    """Returns functions without arguments: one computes a join `calls` times, the other its gradients too."""
     keras.utils.set_random_seed(0)
     join = keras_laurel.residual(name, rank=rank, num_activations=num_activations)
     tensors = [_tensor(shape, seed) for seed in range(num_activations + 1 if "pa" in name.split("+") else 2)]
@@ -55,11 +55,11 @@ def steps(name, mode, shape, rank, num_activations):
         weight.assign(rng.normal(size=weight.shape) * 0.1)
     backend = keras.backend.backend()
     if backend == "jax":
-        return _jax(join, tensors, dy)
-    return (_tensorflow if backend == "tensorflow" else _torch)(join, tensors, dy, mode)
+        return _jax(join, tensors, dy, calls)
+    return (_tensorflow if backend == "tensorflow" else _torch)(join, tensors, dy, mode, calls)
 
 
-def _jax(join, tensors, dy):
+def _jax(join, tensors, dy, calls):
     import jax
 
     weights = [weight.value for weight in join.trainable_variables]
@@ -73,10 +73,10 @@ def _jax(join, tensors, dy):
         )
         return y, pull(dy)
 
-    return _waiting(jax.jit(forward), weights, tensors), _waiting(jax.jit(both), weights, tensors, dy)
+    return _waiting(calls, jax.jit(forward), weights, tensors), _waiting(calls, jax.jit(both), weights, tensors, dy)
 
 
-def _tensorflow(join, tensors, dy, mode):
+def _tensorflow(join, tensors, dy, mode, calls):
     import tensorflow as tf
 
     weights = [weight.value for weight in join.trainable_variables]
@@ -91,10 +91,10 @@ def _tensorflow(join, tensors, dy, mode):
         return tf.function(function, jit_compile=mode == "xla")
 
     forward = compiled(lambda tensors: join(tensors, training=False))
-    return _waiting(forward, tensors), _waiting(compiled(both), tensors, dy)
+    return _waiting(calls, forward, tensors), _waiting(calls, compiled(both), tensors, dy)
 
 
-def _torch(join, tensors, dy, mode):
+def _torch(join, tensors, dy, mode, calls):
     import torch
 
     weights = [weight.value for weight in join.trainable_variables]
@@ -113,10 +113,10 @@ def _torch(join, tensors, dy, mode):
         y = call(True, *leaves)
         return torch.autograd.grad(y, [*leaves, *weights], dy)
 
-    return _waiting(forward), _waiting(both)
+    return _waiting(calls, forward), _waiting(calls, both)
 
 
-def _compiled(function, mode, *tensors):
+def _compiled(function, mode, calls, *tensors):
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
@@ -126,15 +126,16 @@ def _compiled(function, mode, *tensors):
         import tensorflow as tf
 
         function = tf.function(function, jit_compile=mode == "xla")
-    return _waiting(function, *tensors)
+    return _waiting(calls, function, *tensors)
 
 
-def _waiting(function, *arguments):
-    """Returns a function without arguments that calls `function` and returns when the device has ended."""
+def _waiting(calls, function, *arguments):
+    """Returns a function without arguments that calls `function` so often and returns when the device has ended."""
     backend = keras.backend.backend()
 
     def step():
-        result = function(*arguments)
+        for _ in range(calls):
+            result = function(*arguments)
         if backend == "jax":
             import jax
 

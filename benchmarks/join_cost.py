@@ -27,7 +27,10 @@ def main(
     rank: Annotated[int, typer.Option(help="Rank of the low-rank maps.")] = 32,
     num_activations: Annotated[int, typer.Option(help="States that pa weighs.")] = 3,
     precision: Annotated[str, typer.Option(help=f"Keras's dtype policy: {', '.join(TYPES)}.")] = "float32",
-    rounds: Annotated[int, typer.Option(help="Calls of each that count.")] = 25,
+    rounds: Annotated[int, typer.Option(help="Measurements of each.")] = 25,
+    calls: Annotated[
+        int, typer.Option(help="Calls in a measurement, which then waits for the device: ten or more on a GPU.")
+    ] = 1,
     backend: Annotated[
         str | None, typer.Option(help="jax, tensorflow or torch.", show_default="KERAS_BACKEND, or the first installed")
     ] = None,
@@ -60,9 +63,10 @@ def main(
                 raise UserError(f"unknown mode {mode!r}; known on {chosen}: {', '.join(MODES[chosen])}")
         if precision not in TYPES:
             raise UserError(f"unknown precision {precision!r}; known: {', '.join(TYPES)}")
-        for option, value in (("rank", rank), ("num-activations", num_activations), ("rounds", rounds)):
+        counts = {"rank": rank, "num_activations": num_activations, "rounds": rounds, "calls": calls}
+        for option, value in counts.items():
             if value < 1:
-                raise UserError(f"--{option} must be at least 1, not {value}")
+                raise UserError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
         try:
             sizes = tuple(int(size) for size in shape.split("x"))
         except ValueError:
@@ -76,9 +80,9 @@ def main(
         keras.config.set_dtype_policy(precision)
         result = {
             "program": "join_cost",
-            "settings": {"shape": sizes, "rank": rank, "num_activations": num_activations, "rounds": rounds},
+            "settings": {"shape": sizes, **counts},
             **origin("benchmarks.join_cost"),
-            "modes": {mode: measure(names, mode, sizes, rank, num_activations, rounds) for mode in wanted},
+            "modes": {mode: measure(names, mode, sizes, **counts) for mode in wanted},
         }
         write_json(path, result)
         from benchmarks.join_cost_report import table_cells
@@ -87,7 +91,7 @@ def main(
         print(f"written: {path}")
 
 
-def measure(names, mode, shape, rank, num_activations, rounds):
+def measure(names, mode, shape, rank, num_activations, rounds, calls=1):
     """Times the joins and the two rates in one mode.
 
     Args:
@@ -97,26 +101,27 @@ def measure(names, mode, shape, rank, num_activations, rounds):
         rank: See `keras_laurel.residual`.
         num_activations: See `keras_laurel.residual`.
         rounds: Number of rounds.
+        calls: Number of calls in a round.
 
     Returns:
         Dictionary of `rates`: the bytes of `copy` and the operations of `matmul` with their seconds; and `joins`:
-        by name what they must do in `forward` and in `both`, and their seconds: lists of one a round, by clock.
+        by name what they must do in `forward` and in `both`, and their seconds a call: lists of one a round, by clock.
     """
     from benchmarks import join
     from benchmarks.timing import side_by_side
 
     steps, needs = {}, {}
-    for kind, (step, need) in join.rates(mode, shape).items():
+    for kind, (step, need) in join.rates(mode, shape, calls).items():
         steps[f"rate {kind}"], needs[f"rate {kind}"] = step, need
     for name in names:
-        forward, both = join.steps(name, mode, shape, rank, num_activations)
+        forward, both = join.steps(name, mode, shape, rank, num_activations, calls)
         for part, step in (("forward", forward), ("both", both)):
             steps[f"{name} {part}"] = step
             needs[f"{name} {part}"] = join.needs(name, shape, rank, num_activations, part)
     seconds = side_by_side(steps, rounds)
 
     def record(key):
-        measured = {clock: [round(value, 7) for value in values[key]] for clock, values in seconds.items()}
+        measured = {clock: [round(value / calls, 7) for value in values[key]] for clock, values in seconds.items()}
         return {"needs": needs[key], "seconds": measured}
 
     return {

@@ -170,7 +170,7 @@ CPP_DOCS_DEEP = dataclasses.replace(
     learning_rate=4e-3,
 )
 
-# Paper:    LAuReL's table 5 again, larger: 12 blocks of width 384 and 20M weights, on 24 times as much text.
+# Paper:    LAuReL's table 5 again, larger: 12 blocks of width 384 and 21M weights, on 20 times as much text.
 # Command:  python -m applications.laurel_decoder_lm experiment --config cpp_docs_wide
 #           --variants add,add+4,rw,lr,pa,rw+lr,rw+lr+pa
 # Hardware: one GPU, below a minute a run.
@@ -179,16 +179,16 @@ CPP_DOCS_WIDE = dataclasses.replace(
     CPP_DOCS_DEEP,
     context=512,
     batch_size=32,
-    steps=1200,
+    steps=1000,
     hidden_dim=384,
     num_heads=6,
     intermediate_dim=1024,
     rank=32,
-    learning_rate=2e-3,
-    warmup_steps=120,
+    learning_rate=1.5e-3,
+    warmup_steps=100,
     evaluate_batches=10,
     evaluate_every=200,
-    checkpoint_every=1200,
+    checkpoint_every=1000,
 )
 
 # Paper:    none; about 10M weights, for one GPU or a patient CPU and a text of your own.
