@@ -29,6 +29,11 @@ def table_cells(result, units=None):
             seconds = {name: variant["seconds"][mode][clock] for name, variant in variants.items()}
             for row, (low, middle, high) in zip(rows, ratios(seconds).values()):
                 row.append(f"{middle:.3f} ({low:.3f}-{high:.3f})")
+        memory = [variant.get("memory", {}).get(mode) for variant in variants.values()]
+        if all(memory):
+            header += [f"{mode}, memory of a step, GB", f"{mode}, ratio of memory"]
+            for row, of_variant in zip(rows, memory):
+                row += [f"{of_variant / 1e9:.2f}", f"{of_variant / memory[0]:.3f}"]
     return header, rows
 
 

@@ -145,5 +145,10 @@ def test_table_and_plot_worked_by_hand(tmp_path):
     assert PROGRAMS["step_time"] is step_time_report
     step_time_report.plot(result, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    of_step = {"keras": 2e9, "rw": 2.1e9}
+    variants = {name: run | {"memory": {"train": of_step[name]}} for name, run in result["variants"].items()}
+    header, rows = step_time_report.table_cells(result | {"variants": variants})
+    assert header[5:7] == ["train, memory of a step, GB", "train, ratio of memory"]
+    assert [row[5:7] for row in rows] == [["2.00", "1.000"], ["2.10", "1.050"]]
     # the process's time says nothing of a GPU's
     assert not [name for name in step_time_report.table_cells(result | {"device": "a GPU"})[0] if "CPU" in name]

@@ -2,6 +2,7 @@ import inspect
 import itertools
 
 import keras
+import keras_hub
 import numpy as np
 import pytest
 from decoders import SHAPE, VARIANTS, backbone, causal_lm, random_tokens, randomize
@@ -10,6 +11,7 @@ from variants import assert_close, to_numpy
 import keras_laurel
 from keras_laurel.applications import LaurelDecoderBackbone
 from keras_laurel.applications.laurel_decoder import LaurelDecoderBlock, count_weights
+from keras_laurel.applications.laurel_decoder.positions import LearnedPositions
 from keras_laurel.joins import WORDS
 from keras_laurel.monitoring import laurel_joins
 
@@ -404,6 +406,39 @@ def test_a_symbolic_call_needs_no_mask(tmp_path):
     assert_close(to_numpy(model(tokens)), to_numpy(decoder(tokens)))
     model.save(tmp_path / "model.keras")
     assert_close(to_numpy(keras.models.load_model(tmp_path / "model.keras")(tokens)), to_numpy(decoder(tokens)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_learned_positions_are_those_of_keras_hub(dtype):
+    x = keras.ops.zeros((3, 4, 8), "bfloat16" if dtype == "mixed_bfloat16" else dtype)
+    ours, theirs = (kind(6, dtype=dtype) for kind in (LearnedPositions, keras_hub.layers.PositionEmbedding))
+    for layer in (ours, theirs):
+        layer.build((None, 4, 8))
+        layer.position_embeddings.assign(np.random.default_rng(0).normal(size=(6, 8)))
+    for start in (0, 2):
+        np.testing.assert_array_equal(to_numpy(ours(x, start_index=start)), to_numpy(theirs(x, start_index=start)))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX")
+def test_the_gradient_of_learned_positions_in_half_precision_is_no_sum_over_the_batch():
+    import jax
+    import jax.numpy as jnp
+
+    dy = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 8)), "bfloat16")
+    sums = {}
+    for kind in (LearnedPositions, keras_hub.layers.PositionEmbedding):
+        layer = kind(4, dtype="mixed_bfloat16")
+        layer.build((None, 4, 8))
+
+        def spread(positions, layer=layer):
+            with keras.StatelessScope([(layer.position_embeddings, positions)]):
+                return layer(jnp.zeros(dy.shape, dy.dtype))
+
+        _, pull = jax.vjp(spread, layer.position_embeddings.value)
+        np.testing.assert_allclose(pull(dy)[0], np.asarray(dy, "float32").sum(0), atol=3 * 2**-7)
+        equations = jax.make_jaxpr(lambda dy, pull=pull: pull(dy))(dy).eqns
+        sums[kind] = [e for e in equations if e.primitive.name == "reduce_sum" and e.invars[0].aval.shape == dy.shape]
+    assert [len(found) for found in sums.values()] == [0, 1]
 
 
 def test_more_tokens_than_learned_positions_are_refused():

@@ -35,7 +35,7 @@ def _gradients(join, inputs, cotangent, twice):
     if keras.backend.backend() == "torch":
         import torch
 
-        leaves = [torch.tensor(x).to(cotangent.dtype).requires_grad_() for x in inputs]
+        leaves = [ops.convert_to_tensor(x).to(cotangent.dtype).detach().requires_grad_() for x in inputs]
         wanted = [*(weight.value for weight in join.trainable_weights), *leaves]
         first = torch.autograd.grad(join(leaves, training=True), wanted, cotangent, create_graph=twice)
         if not twice:
@@ -92,7 +92,7 @@ def test_the_branch_is_not_kept(name):
     import torch
 
     config = {**VARIANTS[name], "drop_path": 0.0}
-    inputs = [torch.tensor(array, requires_grad=True) for array in random_inputs(config)]
+    inputs = [ops.convert_to_tensor(array).requires_grad_() for array in random_inputs(config)]
     join, kept = random_join(config), []
     with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda tensor: tensor):
         join(inputs, training=True)
@@ -106,7 +106,7 @@ def test_vmap_of_a_gradient():
     import torch
 
     join = random_join(VARIANTS["rw+lr+pa"])
-    inputs = [torch.tensor(array) for array in random_inputs(VARIANTS["rw+lr+pa"])]
+    inputs = [ops.convert_to_tensor(array) for array in random_inputs(VARIANTS["rw+lr+pa"])]
 
     def loss(x):
         return (join([x[None], *(tensor[:1] for tensor in inputs[1:])], training=True) ** 2).sum()
@@ -126,7 +126,7 @@ def test_torch_compile_makes_one_graph_where_a_state_stands_in_for_earlier_ones(
     import torch
 
     torch.compiler.reset()  # it gives up on the code of a function after a few versions
-    join, (x, fx, *others) = random_join(VARIANTS[name]), map(torch.tensor, random_inputs(VARIANTS[name]))
+    join, (x, fx, *others) = random_join(VARIANTS[name]), map(ops.convert_to_tensor, random_inputs(VARIANTS[name]))
     inputs = [x.requires_grad_(), fx, *(x for _ in others)]
     compiled = torch.compile(lambda *inputs: join(list(inputs), training=True), fullgraph=True, backend="aot_eager")
     own = torch.autograd.grad(compiled(*inputs).sum(), x)
@@ -140,7 +140,7 @@ def test_what_is_computed_again_for_its_gradient_keeps_the_same():
     import torch
     from torch.utils.checkpoint import checkpoint
 
-    join, inputs = random_join(VARIANTS["rw+lr"]), list(map(torch.tensor, random_inputs(VARIANTS["rw+lr"])))
+    join, inputs = random_join(VARIANTS["rw+lr"]), list(map(ops.convert_to_tensor, random_inputs(VARIANTS["rw+lr"])))
     inputs[0].requires_grad_()
 
     class Block(keras.layers.Layer):

@@ -1,5 +1,7 @@
 """What the gradient of a join under JAX keeps, and that it is right where the contract does not look."""
 
+from unittest import mock
+
 import keras
 import numpy as np
 import pytest
@@ -53,6 +55,27 @@ def test_half_precision_rounds_no_worse_than_plain_differentiation(name):
     for ours, theirs, true in zip(*leaves):
         error, of_plain = (np.linalg.norm(value - true) / np.linalg.norm(true) for value in (ours, theirs))
         assert error <= max(of_plain, 2**-7)  # a bfloat16 number is off by up to 2**-8 of itself
+
+
+@pytest.mark.parametrize(
+    ("platform", "shape", "dtype", "expected"),
+    [
+        ("gpu", (2, 3, 4), "bfloat16", 1),
+        ("gpu", (2, 3, 4), "float32", 0),
+        ("gpu", (2, 3, 3, 4), "bfloat16", 0),
+        ("tpu", (2, 3, 4), "bfloat16", 0),
+    ],
+)
+def test_xla_for_gpus_keeps_the_rounding_of_a_sequence(platform, shape, dtype, expected, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [mock.Mock(platform=platform)])
+    join = random_join({"residual_weights": "softmax"}, dtype="mixed_bfloat16" if dtype == "bfloat16" else dtype)
+    weights = [weight.value for weight in join.trainable_variables]
+
+    def y(inputs):
+        return join.stateless_call(weights, [], inputs, training=True)[0]
+
+    text = str(jax.make_jaxpr(y)([jnp.ones(shape, dtype)] * 2))
+    assert text.count("optimization_barrier") == expected
 
 
 def test_drop_path_weighs_the_gradient_of_what_it_keeps():

@@ -9,6 +9,7 @@ import keras_hub
 from keras_laurel.applications.laurel_decoder.block import NORMS, LaurelDecoderBlock
 from keras_laurel.applications.laurel_decoder.layout import layout_map
 from keras_laurel.applications.laurel_decoder.mixers import MIXERS, make_mixer
+from keras_laurel.applications.laurel_decoder.positions import LearnedPositions
 from keras_laurel.history import ProjectionsAhead, first_states
 from keras_laurel.joins import residual as make_join
 from keras_laurel.layers.low_rank import positive_integer
@@ -199,7 +200,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         )
         self.position_embedding = None
         if positions == "learned":
-            self.position_embedding = keras_hub.layers.PositionEmbedding(
+            self.position_embedding = LearnedPositions(
                 max_sequence_length,
                 initializer=keras.initializers.RandomNormal(stddev=deviation),
                 dtype=dtype,
