@@ -25,6 +25,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 Variants = Annotated[str, typer.Option(help="Comma-separated; ratios are to the first.")]
 BatchSize = Annotated[int, typer.Option(help="Examples in a step.")]
 Rounds = Annotated[int, typer.Option(help="Steps of each variant that count.")]
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option(
+        help="Ends the rounds of a mode after so many seconds, with the round that has begun.", show_default="none"
+    ),
+]
 Precision = Annotated[str, typer.Option(help=f"Keras's dtype policy: {', '.join(PRECISIONS)}.")]
 Jit = Annotated[str, typer.Option(help="Keras's jit_compile: true, false or auto.")]
 Mode = Annotated[str, typer.Option(help="train, infer or both.")]
@@ -53,6 +59,7 @@ def resnet50(
     batch_size: BatchSize = 16,
     image_size: Annotated[int, typer.Option(help="Side of the images, at least 32.")] = 64,
     rounds: Rounds = 15,
+    max_seconds: MaxSeconds = None,
     precision: Precision = "float32",
     jit: Jit = "auto",
     mode: Mode = "both",
@@ -71,6 +78,7 @@ def resnet50(
             "batch_size": batch_size,
             "image_size": image_size,
             "rounds": rounds,
+            **({} if max_seconds is None else {"max_seconds": max_seconds}),
             "precision": precision,
             "jit": jit,
             "mode": mode,
@@ -102,6 +110,7 @@ def decoder(
     batch_size: BatchSize = 4,
     length: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 256,
     rounds: Rounds = 15,
+    max_seconds: MaxSeconds = None,
     precision: Precision = "float32",
     jit: Jit = "auto",
     mode: Mode = "train",
@@ -130,6 +139,7 @@ def decoder(
             "batch_size": batch_size,
             "length": length,
             "rounds": rounds,
+            **({} if max_seconds is None else {"max_seconds": max_seconds}),
             "precision": precision,
             "jit": jit,
             "mode": mode,
@@ -220,13 +230,14 @@ def run(subject, settings, out, known, build, batch, options=None):
     }
     print(f"{len(names)} variants of {subject} on {settings['backend']}, {result['device']}", flush=True)
     modes = MODES if settings["mode"] == "both" else (settings["mode"],)
-    measure(names, modes, settings["rounds"], build, batch, result["variants"])
+    max_seconds = settings.get("max_seconds", math.inf)
+    measure(names, modes, settings["rounds"], build, batch, result["variants"], max_seconds)
     write_whole(path, lambda temporary: Path(temporary).write_text(json.dumps(result)))
     _print_table(result)
     print(f"written: {path}")
 
 
-def measure(names, modes, rounds, build, batch, record):
+def measure(names, modes, rounds, build, batch, record, max_seconds=math.inf):
     """Builds the variants and times them in each mode.
 
     Args:
@@ -238,6 +249,7 @@ def measure(names, modes, rounds, build, batch, record):
         record: Dictionary to fill: of variants to dictionaries of `weights`, `jit_compile`, and by mode
             `compile_seconds`, of the first step, `memory`, the bytes that a step takes (see `step_memory`), and
             `seconds`: lists of one a round, by clock.
+        max_seconds: See `side_by_side`.
     """
     import keras
 
@@ -268,7 +280,7 @@ def measure(names, modes, rounds, build, batch, record):
     for mode in modes:
         # Two more, as a step may compile again for the optimizer's state that the first one made.
         progress = functools.partial(_print_round, mode, rounds)
-        seconds = side_by_side(steps[mode], rounds, warmup=2, on_round=progress)
+        seconds = side_by_side(steps[mode], rounds, warmup=2, on_round=progress, max_seconds=max_seconds)
         for clock, measured in seconds.items():
             for name, (low, middle, high) in ratios(measured).items():
                 record[name]["seconds"].setdefault(mode, {})[clock] = [round(value, 6) for value in measured[name]]
@@ -321,6 +333,8 @@ def _check(settings, names, known):
             raise UserError(f"unknown variant {name!r}; known: {', '.join(known)}")
     if len(set(names)) < len(names):
         raise UserError(f"a variant is named twice in {settings['variants']!r}")
+    if settings.get("max_seconds", 1) <= 0:
+        raise UserError(f"--max-seconds must be above 0, not {settings['max_seconds']}")
     for key in ("batch_size", "rounds"):
         if settings[key] < 1:
             raise UserError(f"--{key.replace('_', '-')} must be at least 1, not {settings[key]}")

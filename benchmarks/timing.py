@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import math
 import time
 
 import numpy as np
@@ -10,7 +11,9 @@ import numpy as np
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def side_by_side(callables, rounds, warmup=3, seed=0, clocks=CLOCKS, on_round=lambda number: None):
+def side_by_side(
+    callables, rounds, warmup=3, seed=0, clocks=CLOCKS, on_round=lambda number: None, max_seconds=math.inf
+):
     """Calls every callable once a round, each round in another random order.
 
     What slows the machine for a while so meets all of them alike. Garbage is collected between the rounds alone.
@@ -22,6 +25,7 @@ def side_by_side(callables, rounds, warmup=3, seed=0, clocks=CLOCKS, on_round=la
         seed: Of the orders.
         clocks: Dictionary of names to functions that return seconds.
         on_round: Called with the number of each round after it.
+        max_seconds: How long the rounds may take together; the one that goes beyond is the last.
 
     Returns:
         Dictionary of the clocks' names to dictionaries of the callables' names to lists of seconds, one a round.
@@ -31,6 +35,7 @@ def side_by_side(callables, rounds, warmup=3, seed=0, clocks=CLOCKS, on_round=la
             function()
     seconds = {clock: {name: [] for name in callables} for clock in clocks}
     order = np.random.default_rng(seed)
+    begin = time.perf_counter()
     with _collected_by_hand():
         for number in range(1, rounds + 1):
             gc.collect()
@@ -40,6 +45,8 @@ def side_by_side(callables, rounds, warmup=3, seed=0, clocks=CLOCKS, on_round=la
                 for clock, read in clocks.items():
                     seconds[clock][name].append(read() - start[clock])
             on_round(number)
+            if time.perf_counter() - begin >= max_seconds:
+                break
     return seconds
 
 

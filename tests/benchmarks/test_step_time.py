@@ -74,13 +74,26 @@ def test_the_recipes_comparison_is_a_subject(tiny, tmp_path):
 
 
 def test_options_reach_the_models(tiny, tmp_path):
-    options = ("--variants", "rw", "--rounds", 1, "--mode", "infer", "--jit", "false", "--precision", "mixed_bfloat16")
+    options = (
+        "--variants",
+        "rw",
+        "--rounds",
+        9,
+        "--max-seconds",
+        1e-9,
+        "--mode",
+        "infer",
+        "--jit",
+        "false",
+        "--precision",
+        "mixed_bfloat16",
+    )
     outcome = invoke("resnet50", *options, "--out", "new/result.json")
     assert outcome.exit_code == 0, outcome.output
     result = json.loads((tmp_path / "new" / "result.json").read_text())
     assert "new/result.json" not in result["command"]
     assert (result["precision"], result["variants"]["rw"]["jit_compile"]) == ("mixed_bfloat16", False)
-    assert list(result["variants"]["rw"]["seconds"]) == ["infer"]
+    assert {mode: len(seconds["wall"]) for mode, seconds in result["variants"]["rw"]["seconds"].items()} == {"infer": 1}
     assert tiny[0][1].dtype_policy.name == "mixed_bfloat16"
 
 
@@ -96,6 +109,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, monkeypatch):
         (["--variants", "add,add"], "a variant is named twice in 'add,add'"),
         (["--batch-size", 0], "--batch-size must be at least 1, not 0"),
         (["--image-size", 31], "--image-size must be at least 32, not 31"),
+        (["--max-seconds", 0], "--max-seconds must be above 0, not 0"),
         (["--rounds", 0], "--rounds must be at least 1, not 0"),
         (["--precision", "int8"], "unknown precision 'int8'; known: float32"),
         (["--jit", "maybe"], "unknown jit 'maybe'; known: true, false, auto"),

@@ -2,6 +2,7 @@ import gc
 
 import pytest
 
+from benchmarks import timing
 from benchmarks.timing import ratios, side_by_side
 
 
@@ -33,6 +34,14 @@ def test_each_round_times_every_callable_once_and_warm_up_does_not_count():
     assert machine.calls[:4] == ["a", "a", "b", "b"]
     assert [sorted(machine.calls[i : i + 2]) for i in (4, 6, 8)] == [["a", "b"]] * 3
     assert rounds == [1, 2, 3]
+
+
+def test_rounds_end_with_the_one_that_uses_their_time_up(monkeypatch):
+    machine = Machine()
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: machine.now)
+    callables = {"a": machine.function("a", [4] * 9), "b": machine.function("b", [1] * 9)}
+    seconds = side_by_side(callables, 9, warmup=0, clocks={"wall": lambda: machine.now}, max_seconds=12)
+    assert seconds == {"wall": {"a": [4] * 3, "b": [1] * 3}}
 
 
 def test_the_order_changes_from_round_to_round_and_follows_the_seed():
