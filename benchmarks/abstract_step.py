@@ -1,4 +1,4 @@
-"""Steps of training and of inference, compiled for TPUs that are not there, from shapes alone."""
+"""Steps of training and of inference, compiled for TPUs or GPUs that are not there, from shapes alone."""
 
 import contextlib
 import importlib.util
@@ -17,6 +17,23 @@ _WITHOUT_CHIPS = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+_HOPPER = """
+gpu_device_info {{
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
+  shared_memory_per_block: 49152 shared_memory_per_core: 233472 shared_memory_per_block_optin: 232448
+  core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  memory_bandwidth: {bandwidth} l2_cache_size: {cache} device_memory_size: {memory}
+  cuda_compute_capability {{ major: 9 }}
+}}
+platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 19 }} device_description_str: "{name}"
+"""
+# What XLA asks a GPU, in the text form of its `GpuTargetConfigProto`.
+GPUS = {
+    "h100": _HOPPER.format(name="NVIDIA H100", bandwidth=3_350 * 10**9, cache=50 * 2**20, memory=80 * 10**9),
+    "h200": _HOPPER.format(name="NVIDIA H200", bandwidth=4_800 * 10**9, cache=60 * 2**20, memory=141 * 10**9),
 }
 
 
@@ -37,6 +54,20 @@ def tpus(topology):
         return topologies.get_topology_desc(topology, "tpu").devices
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"no TPU compiler for {topology!r}: {str(error).splitlines()[0]}") from None
+
+
+def gpu(name):
+    """Returns a GPU, a key of `GPUS`, as a list of the device that one can compile for.
+
+    Raises:
+        UserError: If JAX's plugin for NVIDIA's GPUs is not installed.
+    """
+    from jax.experimental import topologies
+
+    try:
+        return topologies.get_topology_desc("", "cuda", target_config=GPUS[name], topology="1x1x1").devices
+    except NotImplementedError:
+        raise UserError("the compiler for GPUs is not installed; try: pip install 'jax[cuda13]'") from None
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import re
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?(\S+) \(.*\{$")
 _COLLECTIVE = re.compile(rf"^\s+(?:ROOT )?%?\S+ = (?P<shapes>.+?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\(")
-_SHAPE = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
+SHAPE = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 _MESH_AXIS = re.compile(r"'(\w+)'=(\d+)")
 _NAMED_AXIS = re.compile(r"'(\w+)'(?::\(\d+\)(\d+))?")
 _WHILE = re.compile(r" while\(.*?body=%?([\w.\-]+)")
@@ -40,10 +40,10 @@ def collectives(text, num_devices):
         if times is None:
             raise ValueError(f"Expected loops of a known length. Received: {match['kind']} in {computation}")
         kind, group = match["kind"], _group(line, num_devices)
-        sizes = [_bytes(*shape) for shape in _SHAPE.findall(match["shapes"])]
+        sizes = [size_in_bytes(*shape) for shape in SHAPE.findall(match["shapes"])]
         if match["start"] and kind in ("all-gather", "collective-permute"):
             # Operands, results, and semaphores that are no data.
-            sizes = [size for size, shape in zip(sizes, _SHAPE.findall(match["shapes"])) if shape != ("u32", "")]
+            sizes = [size for size, shape in zip(sizes, SHAPE.findall(match["shapes"])) if shape != ("u32", "")]
             sizes = sizes[len(sizes) // 2 :]
         total = sum(sizes) * (group if kind == "reduce-scatter" else 1)
         if computation.startswith("all-reduce-scatter"):
@@ -74,7 +74,8 @@ def _passes(kind, group):
     return (2 if kind == "all-reduce" else 1) * (group - 1) / group
 
 
-def _bytes(dtype, shape):
+def size_in_bytes(dtype, shape):
+    """Returns the bytes of an array, of the two groups of `SHAPE`."""
     bits = 8 if dtype == "pred" else int(re.sub(r"^[a-z]+(\d+).*", r"\1", dtype))
     return math.prod(int(size) for size in shape.split(",") if size) * bits // 8
 

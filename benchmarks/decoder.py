@@ -48,21 +48,21 @@ def build(variant, num_layers, hidden_dim):
     return model
 
 
-def build_for_training(variant, num_layers, hidden_dim, joins, jit_compile="auto", size=None):
+def build_for_training(variant, num_layers=None, hidden_dim=None, joins=None, jit_compile="auto", size=None):
     """Returns a compiled language model of a variant, by default with so few tokens that its cost is that of blocks.
 
     Args:
         variant: `"add+1"` and `"add+4"` for the paper's controls, more blocks; else a word for `keras_laurel.residual`.
-        num_layers: Number of blocks.
+        num_layers: Number of blocks; by default the size's.
         hidden_dim: Width of the stream. Heads are 64 wide, the feed-forward layers three times as wide as the stream.
         joins: `"sublayer"` for two joins a block, or `"block"` for one.
         jit_compile: See `keras.Model.compile`.
-        size: A key of `SIZES`, which has a shape of its own, to take for the three before.
+        size: A key of `SIZES`, whose shape is taken in place of `hidden_dim` and `joins`.
     """
     word, more, _ = parsed(variant)
     laurel: Any = LaurelDecoderLM  # whose defaults say less about its types than its docstring
     if size is not None:
-        model = laurel(size, residual=word, num_layers=SIZES[size]["num_layers"] + more)
+        model = laurel(size, residual=word, num_layers=(num_layers or SIZES[size]["num_layers"]) + more)
     else:
         laurel = LaurelDecoderBackbone
         backbone = laurel(

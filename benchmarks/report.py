@@ -19,6 +19,7 @@ from applications.laurel_resnet50 import report as laurel_resnet50
 from applications.tiny_lm import report as tiny_lm
 from benchmarks import (
     generate_speed_report,
+    gpu_compile_report,
     join_cost_report,
     mixers_speed_report,
     overview,
@@ -47,6 +48,7 @@ PROGRAMS = {
     "generate_speed": generate_speed_report,
     "join_cost": join_cost_report,
     "mixers_speed": mixers_speed_report,
+    "gpu_compile": gpu_compile_report,
     "tpu_compile": tpu_compile_report,
     "tpu_scaling": tpu_scaling_report,
     "mad": mad,

@@ -150,7 +150,7 @@ def decoder(
             settings,
             out,
             known=subject.KNOWN_TRAINING_VARIANTS,
-            build=lambda variant: subject.build_for_training(variant, num_layers, hidden_dim, joins, JIT[jit], size),
+            build=lambda variant: subject.build_for_training(variant, **shape, jit_compile=JIT[jit]),
             batch=lambda: subject.batch(batch_size, length, size),
         )
     except UserError as error:
