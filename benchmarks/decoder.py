@@ -48,7 +48,9 @@ def build(variant, num_layers, hidden_dim):
     return model
 
 
-def build_for_training(variant, num_layers=None, hidden_dim=None, joins=None, jit_compile="auto", size=None):
+def build_for_training(
+    variant, num_layers: Any = None, hidden_dim: Any = None, joins="sublayer", jit_compile="auto", size=None
+):
     """Returns a compiled language model of a variant, by default with so few tokens that its cost is that of blocks.
 
     Args:
