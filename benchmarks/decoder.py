@@ -62,11 +62,11 @@ def build_for_training(
         size: A key of `SIZES`, whose shape is taken in place of `hidden_dim` and `joins`.
     """
     word, more, _ = parsed(variant)
-    laurel: Any = LaurelDecoderLM  # whose defaults say less about its types than its docstring
+    lm: Any = LaurelDecoderLM  # whose defaults say less about its types than its docstring
+    laurel: Any = LaurelDecoderBackbone
     if size is not None:
-        model = laurel(size, residual=word, num_layers=(num_layers or SIZES[size]["num_layers"]) + more)
+        model = lm(size, residual=word, num_layers=(num_layers or SIZES[size]["num_layers"]) + more)
     else:
-        laurel = LaurelDecoderBackbone
         backbone = laurel(
             vocabulary_size=SMALL_VOCABULARY_SIZE,
             num_layers=num_layers + more,

@@ -173,7 +173,7 @@ CPP_DOCS_DEEP = dataclasses.replace(
 # Paper:    LAuReL's table 5 again, larger: 12 blocks of width 384 and 21M weights, on 20 times as much text.
 # Command:  python -m applications.laurel_decoder_lm experiment --config cpp_docs_wide
 #           --variants add,add+4,rw,lr,pa,rw+lr,rw+lr+pa
-# Hardware: one GPU, below a minute a run.
+# Hardware: an H200, which eleven runs shared: about two minutes each.
 # Result:   README.md
 CPP_DOCS_WIDE = dataclasses.replace(
     CPP_DOCS_DEEP,

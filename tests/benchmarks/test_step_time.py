@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from benchmarks import resnet50, step_time, step_time_report
 from benchmarks.report import PROGRAMS
+from keras_laurel.applications.laurel_decoder import count_weights
 
 
 def invoke(*arguments):
@@ -100,6 +101,26 @@ def test_options_reach_the_models(tiny, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tiny, monkeypatch):
     monkeypatch.setattr(resnet50, "batch", lambda batch_size, size: (np.full((2, size), np.nan), np.zeros(2)))
     assert isinstance(invoke("resnet50", "--variants", "rw").exception, FloatingPointError)
+
+
+def test_a_size_of_the_decoder_brings_its_own_shape(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("--size", "tiny", "--variants", "add,add+4", "--length", 8, "--rounds", 1, "--jit", "false")
+    outcome = invoke("decoder", *options, "--out", "result.json")
+    assert outcome.exit_code == 0, outcome.output
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert list(result["settings"])[:4] == ["variants", "size", "batch_size", "length"]
+    assert {name: run["weights"] for name, run in result["variants"].items()} == {
+        "add": count_weights("tiny", residual="add"),
+        "add+4": count_weights("tiny", residual="add", num_layers=6),
+    }
+    assert all("train" in run["memory"] for run in result["variants"].values())
+
+
+def test_an_unknown_size_is_refused():
+    outcome = invoke("decoder", "--size", "huge")
+    assert outcome.exit_code == 2
+    assert "unknown size 'huge'; known: tiny, small, 157m" in outcome.stderr
 
 
 @pytest.mark.parametrize(
