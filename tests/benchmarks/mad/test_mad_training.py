@@ -61,6 +61,14 @@ def test_a_solved_task_is_noticed(monkeypatch):
     assert training.train(TINY, RUN)["solved_at"] == 2
 
 
+def test_a_run_that_has_all_right_ends(monkeypatch):
+    accuracies = iter([0.999, 1.0, 0.9])
+    monkeypatch.setattr(training, "scores", lambda model, examples: {"micro": next(accuracies)})
+    found = training.train(TINY, RUN)
+    assert found["curve"] == [[1, 0.999], [2, 1.0]]
+    assert found["test"] == {"micro": 0.9}
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_without_scores():
     found = training.train(TINY, Run("mlp", "add", float("nan"), 0.0, seed=0))
     assert found["diverged_at"] in (1, 2)  # the first step's loss is that of the first weights
