@@ -6,6 +6,8 @@ PIP_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+# pip leaves the compiling to the first import: many modules are never imported, and many processes import the others.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 DEMO_READY := $(VENV)/.demo-ready
 TEST_READY := $(VENV)/.test-ready
