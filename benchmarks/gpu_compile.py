@@ -30,6 +30,9 @@ def main(
     batch_size: Annotated[int, typer.Option(help="Sequences in a step.")] = 32,
     length: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 512,
     gpu: Annotated[str, typer.Option(help="h100 or h200.")] = "h200",
+    padding_mask: Annotated[
+        bool, typer.Option("--padding-mask", help="Sequences come with a mask of what is padding.")
+    ] = False,
 ):
     """Compiles a decoder's training step for a GPU by XLA, without a GPU, and says what it takes.
 
@@ -52,7 +55,7 @@ def main(
         for option, value in counts.items():
             if value < 1:
                 raise UserError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
-        settings = {"size": size, "gpu": gpu, **counts}
+        settings = {"size": size, "gpu": gpu, **counts, "padding_mask": padding_mask}
         path = Path(out)
         writable_folder(path.parent)
         devices = abstract_step.gpu(gpu)
@@ -92,7 +95,7 @@ def measure(variant, settings, devices):
 
     Args:
         variant: See `benchmarks.decoder.build_for_training`.
-        settings: Dictionary of `size`, `num_layers`, `batch_size` and `length`.
+        settings: Dictionary of `size`, `num_layers`, `batch_size`, `length` and `padding_mask`.
         devices: List of the device to compile for.
 
     Returns:
@@ -107,11 +110,12 @@ def measure(variant, settings, devices):
     keras.backend.clear_session()
     keras.config.set_dtype_policy("mixed_bfloat16")  # which the line above forgets
     tokens = jax.ShapeDtypeStruct((settings["batch_size"], settings["length"]), "int32")
+    inputs = {"token_ids": tokens, **({"padding_mask": tokens} if settings["padding_mask"] else {})}
     with abstract_step.pretend(devices), _with_flash_attention():
         spread = abstract_step.distribution(devices)
         with spread.scope():
             model = decoder.build_for_training(variant, settings["num_layers"], size=settings["size"])
-            lowered = abstract_step.train(model, ({"token_ids": tokens}, tokens), spread)
+            lowered = abstract_step.train(model, (inputs, tokens), spread)
         compiled = lowered.compile()
     moved, memory = kernels(compiled.as_text()), compiled.memory_analysis()
     assert memory is not None  # which other compilers may not know

@@ -185,6 +185,10 @@ class CausalAttention(keras.layers.Layer):
             queries = queries + (0 if cache is None else cache_index)
             near = ops.expand_dims(ops.expand_dims(queries, 1) - keys < self.window, (0, 1))
             attention_mask = near if attention_mask is None else ops.logical_and(attention_mask, near)
+        if attention_mask is not None and keras.backend.backend() == "jax":
+            # Of masks, cuDNN's attention takes those alone that have a row for each query.
+            rows = (*attention_mask.shape[:-2], query.shape[1], key.shape[1])
+            attention_mask = ops.broadcast_to(attention_mask, rows)
         # PyTorch takes flash attention where it can; Keras's question whether it can breaks torch.compile's graphs.
         flash = False if keras.backend.backend() == "torch" else None
         outputs = ops.dot_product_attention(

@@ -69,6 +69,20 @@ def test_a_mask_is_joined_with_the_causal_one():
     assert_close(to_numpy(layer(x, attention_mask=ops.convert_to_tensor(mask[:, None, None]))), expected)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of cuDNN's attention under JAX")
+def test_a_mask_has_a_row_for_each_query_as_cudnn_wants_it(monkeypatch):
+    layer, x = random_layer("grouped")
+    shapes = []
+
+    def attention(query, key, value, mask, **kwargs):
+        shapes.append(mask.shape)
+        return query
+
+    monkeypatch.setattr(ops, "dot_product_attention", attention)
+    layer(x, attention_mask=ops.ones((2, 1, 1, 4), "bool"))
+    assert shapes == [(2, 1, 4, 4)]
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_cache_that_is_filled_and_continued_gives_the_same(setting):
     layer, x = random_layer(setting)
