@@ -101,7 +101,8 @@ def advance(states, join, fx, previous="last", ahead=None):
 
     Args:
         states: List of tensors, newest first: the stream and the states before it.
-        join: A `Laurel` layer, or any layer that joins `[x, fx]`.
+        join: A `Laurel` layer, or any layer that joins `[x, fx]`. One that keeps states of its own, such as
+            hyper-connections, returns the list of all states.
         fx: The branch's output, of the shape of the stream.
         previous: `"last"` hands on the last states; `"first"` keeps those before the stream, the stack's first.
         ahead: `ProjectionsAhead` of the stack, which has been asked for all joins before; or `None`.
@@ -114,4 +115,6 @@ def advance(states, join, fx, previous="last", ahead=None):
         y = join([x, fx], projections=ahead.next(x))
     else:
         y = join([x, fx, *before[: getattr(join, "max_previous", 0)]])
+    if isinstance(y, (list, tuple)):
+        return list(y)
     return [y, *(before if previous == "first" else states[: len(before)])]

@@ -73,4 +73,74 @@ def _first_alone(shape, dtype=None):
     return ops.cast(ops.arange(shape[0]) == 0, dtype)
 
 
-PEERS = {"rezero": ReZero, "layerscale": LayerScale, "denseformer": DenseFormer}
+@keras.saving.register_keras_serializable(package="keras_laurel")
+class HyperConnections(_Peer):
+    """Joins of `num_streams` streams, mixed by weights of the input (Zhu et al., 2024, arXiv 2409.19606, "DHC").
+
+    Of `[x, fx, *streams]` it returns `[y, *streams]`: the streams are mixed and each takes up `fx`, by what the paper
+    calls A_r and B of this branch; then `y`, the input of the next branch, is read from them, by its A_m. At start the
+    streams are equal, and `y` is `x + f(x)`.
+
+    Two things differ from the paper: which stream a branch reads at first is drawn, not taken in turn, and what leaves
+    the last join is read as every other `y`, not the streams' sum. At start neither changes a normalized output.
+    """
+
+    previous = "last"
+
+    def __init__(self, num_streams=4, name=None, dtype=None, **kwargs):
+        super().__init__(name=name, dtype=dtype)
+        self.num_streams = self.max_previous = num_streams
+
+    def build(self, input_shape):
+        n, dim = self.num_streams, input_shape[0][-1]
+
+        def weight(name, shape, initializer):
+            return self.add_weight(name=name, shape=shape, initializer=initializer)
+
+        self.mix = weight("mix", (n, n), "identity")  # A_r
+        self.write = weight("write", (n,), "ones")  # B
+        self.read = weight("read", (n,), _one_drawn)  # A_m of the next branch
+        self.kernel = weight("kernel", (dim, n + 2), "zeros")  # of A_r, B and the next A_m
+        small = keras.initializers.Constant(0.01)
+        self.mix_scale, self.write_scale, self.read_scale = (
+            weight(name, (), small) for name in ("mix_scale", "write_scale", "read_scale")
+        )
+
+    def call(self, inputs):
+        _, fx, *streams = inputs
+        streams = ops.stack(streams, axis=-2)
+        kernel = ops.convert_to_tensor(self.kernel)
+        changes = ops.tanh(ops.matmul(_rms_normalized(streams), kernel[:, :-1]))
+        mix = self.mix + self.mix_scale * changes[..., :-1]
+        write = self.write + self.write_scale * changes[..., -1]
+        streams = ops.matmul(ops.swapaxes(mix, -1, -2), streams)
+        streams = streams + ops.expand_dims(write, -1) * ops.expand_dims(fx, -2)
+        change = ops.tanh(ops.sum(_rms_normalized(streams) * kernel[:, -1], axis=-1))
+        read = self.read + self.read_scale * change
+        y = ops.sum(ops.expand_dims(read, -1) * streams, axis=-2)
+        return [y, *ops.unstack(streams, axis=-2)]
+
+    def compute_output_shape(self, input_shape):
+        return [tuple(input_shape[0])] * (1 + self.num_streams)
+
+    def compute_mask(self, inputs, mask=None):
+        return None if mask is None else [mask[0]] * (1 + self.num_streams)
+
+    def get_config(self):
+        return {**super().get_config(), "num_streams": self.num_streams}
+
+
+def _one_drawn(shape, dtype=None):
+    return ops.one_hot(keras.random.randint((), 0, shape[0]), shape[0], dtype=dtype)
+
+
+def _rms_normalized(x):
+    return x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + 1e-6)
+
+
+PEERS = {
+    "rezero": ReZero,
+    "layerscale": LayerScale,
+    "denseformer": DenseFormer,
+    "hyperconnections": HyperConnections,
+}

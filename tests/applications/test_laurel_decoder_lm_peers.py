@@ -9,7 +9,7 @@ from keras import ops
 
 from applications.errors import UserError
 from applications.laurel_decoder_lm import configs, model
-from applications.laurel_decoder_lm.peers import PEERS, DenseFormer, LayerScale, ReZero
+from applications.laurel_decoder_lm.peers import PEERS, DenseFormer, HyperConnections, LayerScale, ReZero
 from keras_laurel.applications.laurel_decoder.tokenizers import LaurelByteTokenizer
 
 X, FX, OLDER = (np.full((1, 2, 3), value, "float32") for value in (2.0, 10.0, 100.0))
@@ -42,6 +42,38 @@ def test_denseformer_worked_by_hand():
     assert value(join, X, FX, OLDER) == [38.0, 38.0, 38.0]
 
 
+def test_hyper_connections_equal_the_papers_equations_in_numpy():
+    n, dim = 3, 4
+    rng = np.random.default_rng(0)
+    fx, *streams = rng.normal(size=(1 + n, 2, 5, dim)).astype("float32")
+    join = HyperConnections(num_streams=n)
+    join.build([fx.shape] * (2 + n))
+    for weight in join.weights:
+        weight.assign(rng.normal(size=weight.shape))
+    y, *after = (ops.convert_to_numpy(output) for output in join([fx, fx, *streams]))
+    own = {weight.name: ops.convert_to_numpy(weight).astype("float64") for weight in join.weights}
+
+    def normalized(h):
+        return h / np.sqrt(np.mean(h**2, axis=-1, keepdims=True))
+
+    for place in np.ndindex(2, 5):
+        h = np.stack([stream[place] for stream in streams]).astype("float64")  # (n, dim)
+        changes = np.tanh(normalized(h) @ own["kernel"][:, :-1])
+        a_r = own["mix"] + own["mix_scale"] * changes[:, :n]
+        b = own["write"] + own["write_scale"] * changes[:, n]
+        h = a_r.T @ h + np.outer(b, fx[place])
+        np.testing.assert_allclose(np.stack([stream[place] for stream in after]), h, rtol=1e-4, atol=1e-5)
+        a_m = own["read"] + own["read_scale"] * np.tanh(normalized(h) @ own["kernel"][:, -1])
+        np.testing.assert_allclose(y[place], a_m @ h, rtol=1e-4, atol=1e-5)
+
+
+def test_hyper_connections_start_as_the_plain_residual_with_one_stream_read():
+    join = HyperConnections(num_streams=2)
+    y, *streams = join([X, FX, X, X])
+    assert [ops.convert_to_numpy(state)[0, 0].tolist() for state in (y, *streams)] == [[12.0, 12.0, 12.0]] * 3
+    assert sorted(ops.convert_to_numpy(join.read).tolist()) == [0.0, 1.0]
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_a_language_model_with_a_peer_is_built_and_loaded_again(name, tmp_path):
     config = configs.CONFIGS["smoke"]
@@ -56,5 +88,7 @@ def test_a_language_model_with_a_peer_is_built_and_loaded_again(name, tmp_path):
 
 
 def test_an_unknown_join_is_refused_with_those_that_there_are():
-    with pytest.raises(UserError, match=r"unknown residual 'near'; known: add, rw, .*rezero, layerscale, denseformer"):
+    with pytest.raises(
+        UserError, match=r"unknown residual 'near'; known: add, rw, .*rezero, layerscale, denseformer, hyperconnections"
+    ):
         model.check(dataclasses.replace(configs.CONFIGS["smoke"], residual="near"))
