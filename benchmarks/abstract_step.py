@@ -153,10 +153,8 @@ def decode(model, batch, spread):
     """
     batch_size, length = batch[0]["token_ids"].shape
     last = jax.ShapeDtypeStruct((batch_size, 1), "int32")
-    kept = []
-    for block in model.backbone.transformer_layers:
-        shape = block.mixer.cache_shape(batch_size, length)
-        kept.append(tuple(jax.ShapeDtypeStruct(shape, block.mixer.compute_dtype) for _ in range(2)))
+    blocks = model.backbone.transformer_layers
+    kept = jax.eval_shape(lambda: [block.mixer.empty_cache(batch_size, length) for block in blocks])
 
     def step(last, cache, index):
         logits, _, cache = model.call_with_cache(last, cache, index)

@@ -8,11 +8,12 @@ import numpy as np
 
 from applications.variants import parsed
 from keras_laurel.applications import LaurelCausalLM, LaurelDecoderBackbone, LaurelDecoderLM
+from keras_laurel.applications.laurel_decoder.mixers import MIXERS
 from keras_laurel.applications.laurel_decoder.sizes import SIZES
 from keras_laurel.joins import WORDS
 
 LLAMA = "llama"
-KNOWN_VARIANTS = (LLAMA, *WORDS)
+KNOWN_VARIANTS = (LLAMA, *WORDS, *(f"add@mixers={mixer}" for mixer in MIXERS))
 HEAD_DIM = 32
 VOCABULARY_SIZE = 8192
 RANK, NUM_ACTIVATIONS = 16, 3
@@ -24,7 +25,8 @@ def build(variant, num_layers, hidden_dim):
     """Returns the language model of a variant, with a greedy sampler and without a preprocessor.
 
     Args:
-        variant: `"llama"` for `keras_hub.models.LlamaCausalLM`, else a word for `keras_laurel.residual`.
+        variant: `"llama"` for `keras_hub.models.LlamaCausalLM`, else a word for `keras_laurel.residual`, or
+            `"add@mixers=WORD"` for another mixer.
         num_layers: Number of blocks.
         hidden_dim: Width of the stream. Heads are 32 wide, two to a key and value head; the feed-forward layers are
             three times as wide as the stream.
@@ -43,7 +45,9 @@ def build(variant, num_layers, hidden_dim):
         model = keras_hub.models.LlamaCausalLM(backbone, preprocessor=None)
     else:
         laurel: Any = LaurelDecoderBackbone  # whose defaults say less about its types than its docstring
-        model = LaurelCausalLM(laurel(**shape, residual=variant, rank=RANK, num_activations=NUM_ACTIVATIONS))
+        word, _, changes = parsed(variant)
+        changed = dict(change.split("=") for change in changes)
+        model = LaurelCausalLM(laurel(**shape, residual=word, rank=RANK, num_activations=NUM_ACTIVATIONS, **changed))
     model.compile(sampler="greedy")
     return model
 

@@ -22,7 +22,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def main(
     variants: Annotated[
-        str, typer.Option(help="Comma-separated; llama is keras_hub's, and ratios are to the first.")
+        str,
+        typer.Option(
+            help="Comma-separated, ratios are to the first; llama is keras_hub's, add@mixers=mamba has another mixer."
+        ),
     ] = "llama,add,rw,rw+lr,rw+lr+pa",
     num_layers: Annotated[int, typer.Option(help="Blocks of the decoder.")] = 4,
     hidden_dim: Annotated[int, typer.Option(help="Width of the stream, a multiple of 64: heads are 32 wide.")] = 256,

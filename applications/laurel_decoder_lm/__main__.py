@@ -102,7 +102,7 @@ def experiment(
         str,
         typer.Option(
             help="Comma-separated joins; add+1 has one more block, rw+lr@rank=8 another rank. Of other papers: rezero, "
-            "layerscale and denseformer@num_activations=NUMBER_OF_JOINS."
+            "layerscale, hyperconnections and denseformer@num_activations=NUMBER_OF_JOINS."
         ),
     ] = ",".join(configs.VARIANTS),
     seeds: Annotated[int, typer.Option(help="How many seeds, 0, 1, ...; each trains all variants.")] = 3,

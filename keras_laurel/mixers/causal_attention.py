@@ -40,6 +40,7 @@ class CausalAttention(keras.layers.Layer):
             positions before.
         cache_index: Integer, or integer scalar tensor, the position of the first of `x`. Needed with a cache. Without
             an `attention_mask` it must be 0, and `x` as long as the cache.
+        num_kept: Not used: what the cache has of later positions is written over, and not seen before.
 
     Returns:
         Tensor of the shape of `x`, in the compute dtype; with a cache, a pair of it and the cache with the new
@@ -133,9 +134,10 @@ class CausalAttention(keras.layers.Layer):
         )
         self.attention_output.build((*input_shape[:-1], self.num_heads, head_dim))
 
-    def cache_shape(self, batch_size, capacity):
-        """Returns the shape of the keys, and of the values, that `capacity` positions leave."""
-        return (batch_size, capacity, *self.key.kernel.shape[1:])
+    def empty_cache(self, batch_size, capacity):
+        """Returns the cache before the first of `capacity` positions."""
+        shape = (batch_size, capacity, *self.key.kernel.shape[1:])
+        return tuple(ops.zeros(shape, self.compute_dtype) for _ in range(2))
 
     def state_size(self, length):
         """Returns how many floats `length` positions leave that those which follow need."""
@@ -152,7 +154,7 @@ class CausalAttention(keras.layers.Layer):
         projections = 4 * self.dim * head_dim * (self.num_heads + num_heads)
         return length * (projections + keys * self.num_heads * (4 * head_dim + 2))
 
-    def call(self, x, attention_mask=None, cache=None, cache_index=None):
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None):
         query, key, value = self.query(x), self.key(x), self.value(x)
         groups, one_position = self.num_heads // self.num_key_value_heads, cache is not None and x.shape[1] == 1
         if self.rotary_embedding is not None:

@@ -21,9 +21,12 @@ class CausalConv(keras.layers.Layer):
 
     Call arguments:
         x: Float tensor of shape `(batch, length, dim)`.
+        before: Tensor `(batch, num_taps - 1, dim)`, the positions before the first; zeros if it is not given.
+        num_kept: Integer scalar, with `before`: what is returned of it ends with this many positions of `x`, by
+            default with all.
 
     Returns:
-        Tensor of the shape of `x`, in the compute dtype.
+        Tensor of the shape of `x`, in the compute dtype; with `before`, a pair of it and the next `before`.
 
     Raises:
         ValueError: If `num_taps` is no positive integer.
@@ -53,11 +56,18 @@ class CausalConv(keras.layers.Layer):
         if self.use_bias:
             self.bias = self.add_weight(shape=(dim,), initializer=self.kernel_initializer.clone(), name="bias")
 
-    def call(self, x):
-        length = ops.shape(x)[1]
-        padded = ops.pad(x, ((0, 0), (self.num_taps - 1, 0), (0, 0)))
+    def call(self, x, before=None, num_kept=None):
+        batch_size, length, dim = ops.shape(x)
+        if before is None:
+            padded = ops.pad(x, ((0, 0), (self.num_taps - 1, 0), (0, 0)))
+        else:
+            padded = ops.concatenate([before, x], axis=1)
         y = sum(padded[:, tap : tap + length] * self.kernel[tap] for tap in range(self.num_taps))
-        return y + self.bias if self.use_bias else y
+        y = y + self.bias if self.use_bias else y
+        if before is None:
+            return y
+        start = length if num_kept is None else num_kept
+        return y, ops.slice(padded, (0, start, 0), (batch_size, self.num_taps - 1, dim))
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.heads import at_least_float32, head_projection, head_width, merge_projection
-from keras_laurel.mixers.linear_attention import causal_linear_attention
+from keras_laurel.mixers.linear_attention import causal_linear_attention, continue_linear_attention
 from keras_laurel.mixers.padding import kept_positions
 
 
@@ -36,10 +36,13 @@ class GatedLinearAttention(keras.layers.Layer):
     Call arguments:
         x: Float tensor of shape `(batch, length, dim)`.
         attention_mask: Boolean tensor `(batch, length)` or `(batch, 1, 1, length)`, false where a position is padding,
-            which then leaves the state as it is.
+            which then leaves the state as it is. Not used with a cache.
+        cache: Tuple of the state before `x`, as `empty_cache` makes it.
+        cache_index: Not used.
+        num_kept: Integer scalar, how many positions of `x` the returned cache has taken up; by default all.
 
     Returns:
-        Tensor of the shape of `x`, in the compute dtype.
+        Tensor of the shape of `x`, in the compute dtype; with a cache, a pair of it and the next cache.
 
     Raises:
         ValueError: On the first call if `num_heads` does not divide `dim` (and no `head_dim` is given).
@@ -95,16 +98,27 @@ class GatedLinearAttention(keras.layers.Layer):
         self.norm.build((input_shape[0], self.num_heads, input_shape[1], width))
         self.attention_output = merge_projection(self, input_shape, width)
 
-    def call(self, x, attention_mask=None):
+    def empty_cache(self, batch_size, capacity):
+        """Returns the cache before the first position, of one size for any `capacity`."""
+        width = self.value.kernel.shape[-1]
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        return (ops.zeros((batch_size, self.num_heads, width, width), dtype),)
+
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None):
         query, key, value, gate = at_least_float32(
             self.query(x), self.key(x), self.value(x), self.gate_up(self.gate_down(x))
         )
         log_decay = ops.log_sigmoid(gate) / self.gate_divisor
-        if attention_mask is not None:
+        if attention_mask is not None and cache is None:
             kept = ops.expand_dims(kept_positions(attention_mask), (1, 3))
             key, log_decay = ops.where(kept, key, 0.0), ops.where(kept, log_decay, 0.0)
-        y = causal_linear_attention(query * query.shape[-1] ** -0.5, key, value, log_decay)
-        return self.attention_output(self.norm(y) * ops.silu(self.output_gate(x)))
+        inputs = (query * query.shape[-1] ** -0.5, key, value, log_decay)
+        y = causal_linear_attention(*inputs)
+        if cache is not None:
+            from_before, state = continue_linear_attention(cache[0], *inputs, num_kept=num_kept)
+            y, cache = y + from_before, (state,)
+        y = self.attention_output(self.norm(y) * ops.silu(self.output_gate(x)))
+        return y if cache is None else (y, cache)
 
     def state_size(self, length):
         """Returns how many floats are kept of `length` positions for those that follow: the same for any length."""

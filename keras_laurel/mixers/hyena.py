@@ -9,7 +9,7 @@ from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.causal_conv import CausalConv
 from keras_laurel.mixers.heads import at_least_float32
 from keras_laurel.mixers.implicit_filter import ImplicitFilter
-from keras_laurel.mixers.long_convolution import long_convolution
+from keras_laurel.mixers.long_convolution import convolution_rows, long_convolution
 from keras_laurel.mixers.padding import kept_positions
 
 
@@ -38,10 +38,14 @@ class Hyena(keras.layers.Layer):
     Call arguments:
         x: Float tensor of shape `(batch, length, dim)`.
         attention_mask: Boolean tensor `(batch, length)` or `(batch, 1, 1, length)`, false where a position is padding,
-            which is zero to both convolutions.
+            which is zero to both convolutions. With a cache it only says that `x` goes on.
+        cache: Pair of the long convolution's inputs and the short one's last before `x`, as `empty_cache` makes it.
+        cache_index: Integer scalar, the position of the first of `x`. Needed with a cache. Without an `attention_mask`
+            it must be 0, and `x` as long as the cache.
+        num_kept: Integer scalar, how many positions of `x` the returned cache has taken up; by default all.
 
     Returns:
-        Tensor of the shape of `x`, in the compute dtype.
+        Tensor of the shape of `x`, in the compute dtype; with a cache, a pair of it and the next cache.
 
     Raises:
         ValueError: If the input is longer than `filter_length`, or `projection_tiles` does not divide.
@@ -97,13 +101,32 @@ class Hyena(keras.layers.Layer):
         )
         self.output_dense.build((*input_shape[:-1], self.inner))
 
-    def call(self, x, attention_mask=None):
+    def empty_cache(self, batch_size, capacity):
+        """Returns the cache before the first of `capacity` positions, all of which the filter reads."""
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        history = ops.zeros((batch_size, capacity, self.inner), dtype)
+        return history, self.projection.empty_cache(batch_size)
+
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None):
         check_length(x, self.filter_length)
-        gate, read, value = ops.split(self.projection(x, attention_mask), 3, axis=-1)
-        (z,) = at_least_float32(masked(read * value, attention_mask))
-        z = ops.swapaxes(z, 1, 2)
-        z = long_convolution(z, ops.cast(self.filter.taps(), z.dtype)) + ops.expand_dims(self.skip, 1) * z
-        return self.output_dense(gate * ops.cast(ops.swapaxes(z, 1, 2), self.compute_dtype))
+        if cache is None:
+            projected = self.projection(x, attention_mask)
+        else:
+            history, before = cache
+            projected, before = self.projection(x, before=before, num_kept=num_kept)
+        gate, read, value = ops.split(projected, 3, axis=-1)
+        (z,) = at_least_float32(masked(read * value, attention_mask if cache is None else None))
+        taps = ops.cast(self.filter.taps(), z.dtype)
+        if cache is not None:
+            history = ops.slice_update(history, (0, cache_index, 0), z)
+            cache = (history, before)
+        if cache is None or attention_mask is None:
+            y = ops.swapaxes(long_convolution(ops.swapaxes(z, 1, 2), taps), 1, 2)
+        else:
+            rows = convolution_rows(taps, cache_index, ops.shape(x)[1], ops.shape(history)[1])
+            y = ops.einsum("cts,bsc->btc", rows, history)
+        y = self.output_dense(gate * ops.cast(y + self.skip * z, self.compute_dtype))
+        return y if cache is None else (y, cache)
 
     def state_size(self, length):
         """Returns how many floats stand for `length` positions: the same for any length.
@@ -149,10 +172,11 @@ class ShortProjection(keras.layers.Layer):
 
     Call arguments:
         x: Float tensor of shape `(batch, length, dim)`.
-        attention_mask: See `Hyena`.
+        attention_mask: See `Hyena`; not together with `before`.
+        before, num_kept: See `CausalConv`.
 
     Returns:
-        Tensor of shape `(batch, length, units)`, in the compute dtype.
+        Tensor of shape `(batch, length, units)`, in the compute dtype; with `before`, a pair of it and the next.
 
     Raises:
         ValueError: If `tiles` does not divide `units`.
@@ -184,9 +208,14 @@ class ShortProjection(keras.layers.Layer):
         self.conv = CausalConv(self.num_taps, name="conv", dtype=self.dtype_policy)
         self.conv.build((*input_shape[:-1], self.units))
 
-    def call(self, x, attention_mask=None):
+    def empty_cache(self, batch_size):
+        """Returns the convolution's inputs before the first position."""
+        return ops.zeros((batch_size, self.num_taps - 1, self.units), self.compute_dtype)
+
+    def call(self, x, attention_mask=None, before=None, num_kept=None):
         x = masked(self.dense(x), attention_mask)
-        return self.conv(ops.tile(x, (1, 1, self.tiles)) if self.tiles > 1 else x)
+        x = ops.tile(x, (1, 1, self.tiles)) if self.tiles > 1 else x
+        return self.conv(x, before=before, num_kept=num_kept)
 
     def flops(self, length):
         """Returns the operations for a sequence; a multiplication and an addition count as two."""

@@ -6,7 +6,7 @@ from keras import ops
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.heads import at_least_float32, head_projection, head_width, merge_projection
 from keras_laurel.mixers.padding import kept_positions
-from keras_laurel.mixers.recurrence import linear_recurrence
+from keras_laurel.mixers.recurrence import linear_recurrence, until_kept
 
 CHUNK_SIZE = 32
 # Half a chunk of the strongest decay, exp(-5 * 16), and its inverse are within the range of float32.
@@ -72,6 +72,28 @@ def causal_linear_attention(query, key, value, log_decay=None, chunk_size=CHUNK_
     return ops.reshape(y, (batch, num_heads, num_chunks * size, width))[:, :, :length]
 
 
+def continue_linear_attention(state, query, key, value, log_decay=None, num_kept=None):
+    """Returns what the state before the first position adds to `causal_linear_attention`, and the state after the last.
+
+    Args:
+        state: Float tensor `(batch, num_heads, width, value_width)`.
+        query: See `causal_linear_attention`.
+        key: See there.
+        value: See there.
+        log_decay: See there.
+        num_kept: Integer scalar: the state after as many positions; by default after all.
+
+    Returns:
+        Tensor of the shape of `value`, and a state.
+    """
+    log_decay = ops.zeros_like(key) if log_decay is None else ops.maximum(log_decay, LEAST_LOG_DECAY)
+    from_before = ops.matmul(query * ops.exp(ops.cumsum(log_decay, axis=2)), state)
+    _, whole, rest = until_kept(log_decay, 2, num_kept)
+    key, _, _ = until_kept(key, 2, num_kept)
+    taken = ops.matmul(ops.swapaxes(key * ops.exp(rest), -1, -2), value)
+    return from_before, ops.swapaxes(ops.exp(whole), -1, -2) * state + taken
+
+
 @keras.saving.register_keras_serializable(package="keras_laurel")
 class LinearAttention(keras.layers.Layer):
     """Attention whose score of a query and a key is a product of features, not an exponential.
@@ -98,10 +120,13 @@ class LinearAttention(keras.layers.Layer):
     Call arguments:
         x: Float tensor of shape `(batch, length, dim)`.
         attention_mask: Boolean tensor `(batch, length)` or `(batch, 1, 1, length)`, false where a position is padding,
-            which then adds nothing to the state.
+            which then adds nothing to the state. Not used with a cache.
+        cache: Tuple of the state before `x`, as `empty_cache` makes it.
+        cache_index: Not used.
+        num_kept: Integer scalar, how many positions of `x` the returned cache has taken up; by default all.
 
     Returns:
-        Tensor of the shape of `x`, in the compute dtype.
+        Tensor of the shape of `x`, in the compute dtype; with a cache, a pair of it and the next cache.
 
     Raises:
         ValueError: If `feature_map` is unknown, or on the first call if `num_heads` does not divide `dim` (and no
@@ -154,7 +179,13 @@ class LinearAttention(keras.layers.Layer):
                 self.features.append(layer)
         self.attention_output = merge_projection(self, input_shape, width)
 
-    def call(self, x, attention_mask=None):
+    def empty_cache(self, batch_size, capacity):
+        """Returns the cache before the first position, of one size for any `capacity`."""
+        width = self.value.kernel.shape[-1]
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        return (ops.zeros((batch_size, self.num_heads, width, width + 1), dtype),)
+
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None):
         query, key, value = self.query(x), self.key(x), self.value(x)
         if self.feature_map == "hadamard":
             first, second, third, fourth = self.features
@@ -162,13 +193,18 @@ class LinearAttention(keras.layers.Layer):
         else:
             query, key = ops.elu(query) + 1, ops.elu(key) + 1
         query, key, value = at_least_float32(query, key, value)
-        if attention_mask is not None:
+        if attention_mask is not None and cache is None:
             kept = ops.expand_dims(kept_positions(attention_mask), (1, 3))
             key = ops.where(kept, key, 0.0)
         # The denominator is the sum for a value of ones.
-        sums = causal_linear_attention(query, key, ops.concatenate([value, ops.ones_like(value[..., :1])], axis=-1))
+        value = ops.concatenate([value, ops.ones_like(value[..., :1])], axis=-1)
+        sums = causal_linear_attention(query, key, value)
+        if cache is not None:
+            from_before, state = continue_linear_attention(cache[0], query, key, value, num_kept=num_kept)
+            sums, cache = sums + from_before, (state,)
         y = sums[..., :-1] / (sums[..., -1:] + self.epsilon)
-        return self.attention_output(ops.cast(y, self.compute_dtype))
+        y = self.attention_output(ops.cast(y, self.compute_dtype))
+        return y if cache is None else (y, cache)
 
     def state_size(self, length):
         """Returns how many floats are kept of `length` positions for those that follow: the same for any length."""

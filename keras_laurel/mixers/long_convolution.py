@@ -38,3 +38,24 @@ def long_convolution(x, kernel):
     (a, b), (c, d) = ops.rfft(x, size), ops.rfft(kernel, size)
     y = ops.irfft((a * c - b * d, a * d + b * c), size)
     return y[..., : ops.shape(x)[-1]]
+
+
+def convolution_rows(kernel, first, num_rows, length):
+    """Returns rows of the matrix that convolves `length` positions with `kernel`, as a long convolution does.
+
+    Args:
+        kernel: Float tensor `(channels, num_taps)`.
+        first: Integer scalar, the position that the first row makes.
+        num_rows: Positive integer, the number of positions made.
+        length: Positive integer, the number of positions read.
+
+    Returns:
+        Tensor `(channels, num_rows, length)`: `kernel[:, t - s]` for positions `s` up to `t`, and zeros.
+
+    Example:
+    >>> from keras_laurel.mixers.long_convolution import convolution_rows
+    >>> np.array(convolution_rows(np.array([[1.0, 3.0, 5.0]], "float32"), 1, 2, 3)).tolist()
+    [[[3.0, 1.0, 0.0], [5.0, 3.0, 1.0]]]
+    """
+    back = ops.expand_dims(first + ops.arange(num_rows), 1) - ops.arange(length)
+    return ops.where(back >= 0, ops.take(kernel, ops.maximum(back, 0), axis=-1), 0.0)

@@ -10,7 +10,7 @@ from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.causal_conv import CausalConv
 from keras_laurel.mixers.heads import at_least_float32
 from keras_laurel.mixers.padding import kept_positions
-from keras_laurel.mixers.selective_scan import selective_scan
+from keras_laurel.mixers.selective_scan import continue_scan, selective_scan
 
 
 @keras.saving.register_keras_serializable(package="keras_laurel")
@@ -73,10 +73,13 @@ class Mamba(keras.layers.Layer):
     Call arguments:
         x: Float tensor of shape `(batch, length, dim)`.
         attention_mask: Boolean tensor `(batch, length)` or `(batch, 1, 1, length)`, false where a position is padding,
-            which then leaves the state as it is, and is zero to the convolution.
+            which then leaves the state as it is, and is zero to the convolution. Not used with a cache.
+        cache: Pair of the state and the convolution's last inputs before `x`, as `empty_cache` makes it.
+        cache_index: Not used.
+        num_kept: Integer scalar, how many positions of `x` the returned cache has taken up; by default all.
 
     Returns:
-        Tensor of the shape of `x`, in the compute dtype.
+        Tensor of the shape of `x`, in the compute dtype; with a cache, a pair of it and the next cache.
 
     Example:
     >>> layer = keras_laurel.mixers.Mamba(num_states=4)
@@ -134,12 +137,25 @@ class Mamba(keras.layers.Layer):
         )
         self.skip = self.add_weight(shape=(inner,), initializer="ones", name="skip", autocast=False)
 
-    def call(self, x, attention_mask=None):
+    def empty_cache(self, batch_size, capacity):
+        """Returns the cache before the first position, of one size for any `capacity`."""
+        inner = self.expansion * self.dim
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        state = ops.zeros((batch_size, self.num_states, inner), dtype)
+        return state, ops.zeros((batch_size, self.num_taps - 1, inner), self.compute_dtype)
+
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None):
         u, gate = self.up(x), self.gate(x)
-        kept = None if attention_mask is None else ops.expand_dims(kept_positions(attention_mask), 2)
-        if kept is not None:
-            u = ops.where(kept, u, ops.zeros_like(u))
-        u = ops.silu(self.conv(u))
+        kept, state, before = None, None, None
+        if cache is not None:
+            state, before = cache
+            u, before = self.conv(u, before=before, num_kept=num_kept)
+        else:
+            if attention_mask is not None:
+                kept = ops.expand_dims(kept_positions(attention_mask), 2)
+                u = ops.where(kept, u, ops.zeros_like(u))
+            u = self.conv(u)
+        u = ops.silu(u)
         parameters = self.selection(u)
         delta = self.delta(parameters[..., : -2 * self.num_states])
         u, delta, parameters = at_least_float32(u, delta, parameters)
@@ -147,8 +163,13 @@ class Mamba(keras.layers.Layer):
         if kept is not None:
             delta = ops.where(kept, delta, 0.0)
         write, read = ops.split(parameters[..., -2 * self.num_states :], 2, axis=-1)
-        y = selective_scan(u, delta, -ops.exp(self.log_rate), write, read, self.method) + self.skip * u
-        return self.output_dense(ops.cast(y, self.compute_dtype) * ops.silu(gate))
+        inputs = (u, delta, -ops.exp(self.log_rate), write, read)
+        y = selective_scan(*inputs, self.method) + self.skip * u
+        if cache is not None:
+            from_before, state = continue_scan(state, *inputs, num_kept)
+            y = y + from_before
+        y = self.output_dense(ops.cast(y, self.compute_dtype) * ops.silu(gate))
+        return y if cache is None else (y, (state, before))
 
     def state_size(self, length):
         """Returns how many floats are kept of `length` positions for those that follow: the same for any length."""

@@ -9,7 +9,7 @@ from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.heads import at_least_float32
 from keras_laurel.mixers.hyena import ShortProjection, check_length, masked
 from keras_laurel.mixers.implicit_filter import ImplicitFilter
-from keras_laurel.mixers.long_convolution import long_convolution
+from keras_laurel.mixers.long_convolution import convolution_rows, long_convolution
 
 
 @keras.saving.register_keras_serializable(package="keras_laurel")
@@ -37,9 +37,11 @@ class MultiHeadHyena(keras.layers.Layer):
     Call arguments:
         x: Float tensor of shape `(batch, length, dim)`.
         attention_mask: As of `Hyena`.
+        cache: Triple of keys, values and the short convolution's last inputs before `x`, as `empty_cache` makes it.
+        cache_index, num_kept: As of `Hyena`.
 
     Returns:
-        Tensor of the shape of `x`, in the compute dtype.
+        Tensor of the shape of `x`, in the compute dtype; with a cache, a pair of it and the next cache.
 
     Raises:
         ValueError: If the input is longer than `filter_length`, or `num_heads` or `projection_tiles` does not divide.
@@ -100,17 +102,40 @@ class MultiHeadHyena(keras.layers.Layer):
         )
         self.output_dense.build(input_shape)
 
-    def call(self, x, attention_mask=None):
+    def empty_cache(self, batch_size, capacity):
+        """Returns the cache before the first of `capacity` positions, all of which the filters read."""
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        shape = (batch_size, self.num_heads, self.head_dim, capacity)
+        return ops.zeros(shape, dtype), ops.zeros(shape, dtype), self.projection.empty_cache(batch_size)
+
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None):
         check_length(x, self.filter_length)
-        projected = at_least_float32(*ops.split(self.projection(x, attention_mask), 3, axis=-1))
-        projected[2] = masked(projected[2], attention_mask)
+        if cache is None:
+            projected = self.projection(x, attention_mask)
+        else:
+            *kept, before = cache
+            projected, before = self.projection(x, before=before, num_kept=num_kept)
+        projected = at_least_float32(*ops.split(projected, 3, axis=-1))
+        if cache is None:
+            projected[2] = masked(projected[2], attention_mask)
         query, key, value = (self._heads(tensor) for tensor in projected)
-        z = ops.expand_dims(key, 3) * ops.expand_dims(value, 2)  # (batch, heads, d, d, length)
-        kernel = ops.expand_dims(ops.cast(self.filter.taps(), z.dtype), (1, 2))
-        z = long_convolution(z, kernel) + ops.expand_dims(self.skip, (1, 2, 3)) * z
-        y = ops.einsum("bhit,bhijt->bthj", query, z)
+        taps = ops.cast(self.filter.taps(), key.dtype)
+        if cache is not None:
+            keys, values = (ops.slice_update(old, (0, 0, 0, cache_index), new) for old, new in zip(kept, (key, value)))
+            cache = (keys, values, before)
+        if cache is None or attention_mask is None:
+            z = ops.expand_dims(key, 3) * ops.expand_dims(value, 2)  # (batch, heads, d, d, length)
+            z = long_convolution(z, ops.expand_dims(taps, (1, 2))) + ops.expand_dims(self.skip, (1, 2, 3)) * z
+            y = ops.einsum("bhit,bhijt->bthj", query, z)
+        else:
+            # Of few positions the scores of all keys are less than their outer products.
+            scores = convolution_rows(taps, cache_index, ops.shape(x)[1], ops.shape(keys)[3])
+            scores = scores * ops.einsum("bhit,bhis->bhts", query, keys)
+            own = ops.expand_dims(self.skip, (1, 2)) * ops.sum(query * key, axis=2, keepdims=True)
+            y = ops.einsum("bhts,bhjs->bthj", scores, values) + ops.transpose(own * value, (0, 3, 1, 2))
         y = ops.reshape(y, (-1, ops.shape(x)[1], self.num_heads * self.head_dim))
-        return self.output_dense(ops.cast(y, self.compute_dtype))
+        y = self.output_dense(ops.cast(y, self.compute_dtype))
+        return y if cache is None else (y, cache)
 
     def _heads(self, x):
         """Returns `(batch, length, dim)` as `(batch, heads, d, length)`."""

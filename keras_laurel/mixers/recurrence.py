@@ -36,6 +36,24 @@ def linear_recurrence(decay, added):
     return ops.reshape(both, (-1, 2 * (pairs + rest), *added.shape[2:]))[:, :length]
 
 
+def until_kept(x, axis, num_kept=None):
+    """Returns sums by which a position's part in a later state decays.
+
+    Args:
+        x: Float tensor, steps or the logarithms of decays.
+        axis: Positive integer, that of the positions.
+        num_kept: Integer scalar: the state is the one after as many positions; by default after all.
+
+    Returns:
+        `x` with zeros for later positions, its sum, and at each position the sum of those after it.
+    """
+    if num_kept is not None:
+        kept = ops.arange(x.shape[axis]) < num_kept
+        x = ops.where(ops.reshape(kept, (-1, *(1 for _ in x.shape[axis + 1 :]))), x, 0.0)
+    from_here = ops.flip(ops.cumsum(ops.flip(x, axis), axis), axis)
+    return x, ops.sum(x, axis, keepdims=True), from_here - x
+
+
 def _doubling(decay, added):
     """The same for a length that is unknown, as TensorFlow has it: each pass doubles how far back a state sees."""
     length = ops.shape(added)[1]

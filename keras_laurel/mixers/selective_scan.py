@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_laurel.mixers.recurrence import linear_recurrence
+from keras_laurel.mixers.recurrence import linear_recurrence, until_kept
 
 
 def selective_scan(x, delta, log_decay, write, read, method=None):
@@ -65,6 +65,32 @@ def _associative(x, delta, log_decay, write, read):
     decay = ops.exp(ops.expand_dims(delta, 2) * log_decay)
     states = linear_recurrence(decay, ops.expand_dims(delta * x, 2) * ops.expand_dims(write, 3))
     return ops.sum(ops.expand_dims(read, 3) * states, axis=2)
+
+
+def continue_scan(state, x, delta, log_decay, write, read, num_kept=None):
+    """Returns what the state before the first position adds to `selective_scan`, and the state after the last.
+
+    Args:
+        state: Float tensor `(batch, states, channels)`.
+        x: See `selective_scan`.
+        delta: See there.
+        log_decay: See there.
+        write: See there.
+        read: See there.
+        num_kept: Integer scalar: the state after as many positions; by default after all.
+
+    Returns:
+        Tensor `(batch, length, channels)`, and a state.
+    """
+    log_decay = ops.transpose(log_decay)
+
+    def decays(delta):
+        return ops.exp(ops.expand_dims(delta, 2) * log_decay)
+
+    from_before = ops.expand_dims(read, 3) * decays(ops.cumsum(delta, axis=1)) * ops.expand_dims(state, 1)
+    delta, whole, rest = until_kept(delta, 1, num_kept)
+    taken = decays(rest) * ops.expand_dims(delta * x, 2) * ops.expand_dims(write, 3)
+    return ops.sum(from_before, axis=2), ops.squeeze(decays(whole), 1) * state + ops.sum(taken, axis=1)
 
 
 METHODS = {"loop": _loop, "associative": _associative}

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from benchmarks import decoder, generate_speed, generate_speed_report
 from benchmarks.report import PROGRAMS
+from keras_laurel.mixers import Mamba
 
 TINY = ("--num-layers", 1, "--hidden-dim", 64, "--batch-size", 1, "--length", 9, "--rounds", 2)
 
@@ -45,6 +46,11 @@ def test_options_reach_the_models(monkeypatch):
     monkeypatch.setattr(decoder, "build", lambda *arguments: built.append(arguments) or 1 / 0)
     assert isinstance(invoke("--variants", "add", "--num-layers", 3, "--hidden-dim", 128).exception, ZeroDivisionError)
     assert built == [("add", 3, 128)]
+
+
+def test_a_variant_may_have_another_mixer():
+    model = decoder.build("add@mixers=mamba", 1, 64)
+    assert type(model.backbone.transformer_layers[0].mixer) is Mamba
 
 
 def test_llama_and_the_plain_decoder_are_the_same_model():

@@ -53,7 +53,7 @@ def greedy(model, inputs):
     [
         *((variant, {}) for variant in VARIANTS),
         ("rw", {"mixers": "sliding_attention", "window": 2}),
-        ("rw+lr+pa", {"mixers": ("mamba", "hyena")}),  # which have no cache
+        ("rw+lr+pa", {"mixers": ("mamba", "hyena")}),
         ("rw", {"mixers": ("linear_attention", "multi_head_hyena")}),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_mask_has_a_row_for_each_query_as_cudnn_wants_it(monkeypatch):
 def test_a_cache_that_is_filled_and_continued_gives_the_same(setting):
     layer, x = random_layer(setting)
     expected = to_numpy(layer(x))
-    cache = tuple(ops.zeros(layer.cache_shape(2, 4)) for _ in range(2))
+    cache = layer.empty_cache(2, 4)
     filled, _ = layer(x, cache=cache, cache_index=0)
     assert_close(to_numpy(filled), expected)
     for time in range(4):

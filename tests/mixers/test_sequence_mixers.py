@@ -175,6 +175,26 @@ def test_it_equals_its_formula(name):
     assert_close(to_numpy(layer(x)), LAYERS[name][2](layer, weights_of(layer), x.astype("float64")))
 
 
+@pytest.mark.parametrize("name", [name for name in LAYERS if "experts" not in name])
+@pytest.mark.parametrize("num_kept", [0, 2])
+def test_a_cache_that_has_taken_up_a_part_and_is_continued_gives_the_same(name, num_kept):
+    layer, x = random_layer(name), random_input()
+    expected = to_numpy(layer(x))
+    whole, cache = layer(x, cache=layer.empty_cache(2, 5), cache_index=0, num_kept=num_kept)
+    assert_close(to_numpy(whole), expected)
+    for first, last in ((num_kept, 3), (3, 5)):
+        seen = ops.ones((1, 1, last - first, 5), "bool")  # which a mixer without scores does not look at
+        y, cache = layer(x[:, first:last], attention_mask=seen, cache=cache, cache_index=first)
+        assert_close(to_numpy(y), expected[:, first:last])
+
+
+@pytest.mark.parametrize("name", ["linear_hadamard", "linear_elu", "gated", "gated_divisor", "mamba"])
+@pytest.mark.parametrize("capacity", [1, 100])
+def test_a_recurrences_cache_is_its_state(name, capacity):
+    layer = random_layer(name)
+    assert sum(np.prod(kept.shape) for kept in layer.empty_cache(1, capacity)) == layer.state_size(capacity)
+
+
 @pytest.mark.parametrize("decays", [False, True])
 @pytest.mark.parametrize("chunk_size", [1, 2, 3, 8])
 def test_chunks_make_no_difference(chunk_size, decays):

@@ -27,7 +27,7 @@ class LaurelDecoderBlock(keras.layers.Layer):
 
     Args:
         mixer: A layer `(batch, length, dim)` to the same shape, such as `CausalAttention`. It takes `attention_mask`,
-            `cache` and `cache_index` as that does.
+            `cache`, `cache_index` and `num_kept` as the mixers of this package do.
         feedforward: A layer of the same shape, such as `SwiGLU`.
         joins: List of one or two new layers that join `[x, fx, *previous]`, such as `keras_laurel.residual` makes.
         norm: `"rms"`, or `"layer"` for a layer normalization without bias.
@@ -44,7 +44,7 @@ class LaurelDecoderBlock(keras.layers.Layer):
         states: List of float tensors `(batch, length, dim)`, newest first: the stream, and as many earlier states as
             the joins weigh. One tensor is taken for a list of one.
         padding_mask: Boolean or integer tensor `(batch, length)`, zero where a position is padding.
-        attention_mask, cache, cache_index: See `CausalAttention`; not together with `padding_mask`.
+        attention_mask, cache, cache_index, num_kept: See the mixer; not together with `padding_mask`.
         ahead: `keras_laurel.history.ProjectionsAhead` of the stack of blocks; not together with `cache` or `remat`.
 
     Returns:
@@ -112,14 +112,27 @@ class LaurelDecoderBlock(keras.layers.Layer):
         for join in self.joins:
             join.build([shape] * (2 + min(getattr(join, "max_previous", 0), len(shapes) - 1)))
 
-    def call(self, states, padding_mask=None, attention_mask=None, cache=None, cache_index=None, ahead=None):
+    def call(
+        self,
+        states,
+        padding_mask=None,
+        attention_mask=None,
+        cache=None,
+        cache_index=None,
+        num_kept=None,
+        ahead=None,
+    ):
         if not isinstance(states, (list, tuple)):
             states = [states]
         if padding_mask is not None:
             attention_mask = ops.cast(ops.expand_dims(padding_mask, (1, 2)), "bool")
         if cache is not None:
             fx, cache = self.mixer(
-                self.mixer_norm(states[0]), attention_mask=attention_mask, cache=cache, cache_index=cache_index
+                self.mixer_norm(states[0]),
+                attention_mask=attention_mask,
+                cache=cache,
+                cache_index=cache_index,
+                num_kept=num_kept,
             )
             return self._join(*self._last_branch(states, fx)), cache
 

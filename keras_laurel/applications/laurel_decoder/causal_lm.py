@@ -9,6 +9,7 @@ from keras import ops
 from keras_laurel.applications.laurel_decoder.backbone import LaurelDecoderBackbone, WithoutPaddingMask
 from keras_laurel.applications.laurel_decoder.preprocessor import LaurelCausalLMPreprocessor
 from keras_laurel.applications.laurel_decoder.torch_loader import FitsTorchLoaders
+from keras_laurel.mixers import CausalAttention
 
 
 @keras.saving.register_keras_serializable(package="keras_laurel")
@@ -19,8 +20,8 @@ class LaurelCausalLM(WithoutPaddingMask, FitsTorchLoaders, keras_hub.models.Caus
     of keras_hub. With a preprocessor, `fit` and `generate` take strings; without one they take token ids: `fit` an
     array, or `{"token_ids": ...}`, and the tokens that follow. Data are arrays, tf.data, Grain or a PyTorch loader.
 
-    Attention decodes with a cache of keys and values. The other mixers have none here: where a block has one of them,
-    each new token runs the whole sequence.
+    Every mixer decodes with a cache: attention and the Hyenas with one that grows with the length (Hyena's filter reads
+    all positions), the others with a state of one size.
 
     Args:
         backbone: A `LaurelDecoderBackbone`.
@@ -70,51 +71,43 @@ class LaurelCausalLM(WithoutPaddingMask, FitsTorchLoaders, keras_hub.models.Caus
         super().quantize(mode, config=config, filters=filters, **kwargs)
 
     def call_with_cache(self, token_ids, cache, cache_update_index):
-        """Continues sequences whose keys and values are in `cache`.
+        """Continues sequences by what their earlier tokens left in `cache`.
 
         Args:
             token_ids: Integer tensor `(batch, length)`, the next tokens of each sequence.
-            cache: List of pairs, keys and values of each block: see `CausalAttention`.
+            cache: List of the caches of the blocks: see the mixers.
             cache_update_index: Integer, or integer scalar tensor, the position of the first of `token_ids`.
 
         Returns:
             Logits `(batch, length, vocabulary_size)`, hidden states `(batch, length, hidden_dim)` and the new cache.
         """
-        length, capacity = ops.shape(token_ids)[1], ops.shape(cache[0][0])[1]
         # One mask for all blocks: a position sees what is not after it.
-        positions = ops.expand_dims(cache_update_index + ops.arange(length), 1)
-        mask = ops.expand_dims(ops.arange(capacity) <= positions, (0, 1))
+        positions = ops.expand_dims(cache_update_index + ops.arange(ops.shape(token_ids)[1]), 1)
+        mask = ops.expand_dims(ops.arange(self._capacity(cache)) <= positions, (0, 1))
         hidden_states, cache = self._run_blocks(token_ids, cache, cache_update_index, mask)
         return self.backbone.token_embedding(hidden_states, reverse=True), hidden_states, cache
 
-    def _run_blocks(self, token_ids, cache, cache_index, attention_mask=None):
+    def _capacity(self, cache):
+        """Returns the most positions that a cache of attention has room for, or 1 if there is none of attention."""
+        blocks = zip(self.backbone.transformer_layers, cache)
+        return next((ops.shape(kept[0])[1] for block, kept in blocks if isinstance(block.mixer, CausalAttention)), 1)
+
+    def _run_blocks(self, token_ids, cache, cache_index, attention_mask=None, num_kept=None):
         backbone = self.backbone
         states = backbone.embed(token_ids, start_index=cache_index)
         new_cache = []
         for block, kept in zip(backbone.transformer_layers, cache):
-            states, kept = block(states, attention_mask=attention_mask, cache=kept, cache_index=cache_index)
+            states, kept = block(
+                states, attention_mask=attention_mask, cache=kept, cache_index=cache_index, num_kept=num_kept
+            )
             new_cache.append(kept)
         return backbone.layer_norm(states[0]), new_cache
 
-    def _build_cache(self, token_ids):
-        """Returns the hidden states of the prompts, and the cache that they leave, of their padded length.
-
-        The cache is empty if a mixer has none.
-        """
-        if not all(hasattr(block.mixer, "cache_shape") for block in self.backbone.transformer_layers):
-            return self._hidden_states(token_ids), ()
-        batch_size, capacity = ops.shape(token_ids)
-        cache = []
-        for block in self.backbone.transformer_layers:
-            shape = block.mixer.cache_shape(batch_size, capacity)
-            cache.append(tuple(ops.zeros(shape, dtype=block.mixer.compute_dtype) for _ in range(2)))
-        return self._run_blocks(token_ids, cache, 0)
-
-    def _hidden_states(self, token_ids):
-        states = self.backbone.embed(token_ids)
-        for block in self.backbone.transformer_layers:
-            states = block(states)
-        return self.backbone.layer_norm(states[0])
+    def _build_cache(self, token_ids, num_kept=None):
+        """Returns the hidden states of the prompts, and the cache that their first `num_kept` tokens leave."""
+        blocks = self.backbone.transformer_layers
+        cache = [block.mixer.empty_cache(*ops.shape(token_ids)) for block in blocks]
+        return self._run_blocks(token_ids, cache, 0, num_kept=num_kept)
 
     def generate_step(self, inputs, stop_token_ids=None):
         """Generates a batch; `keras_hub` compiles it. See `keras_hub.models.CausalLM.generate`.
@@ -128,16 +121,10 @@ class LaurelCausalLM(WithoutPaddingMask, FitsTorchLoaders, keras_hub.models.Caus
             Dictionary of the same keys: prompts and what was generated, up to the first stop token.
         """
         token_ids, padding_mask = inputs["token_ids"], ops.cast(inputs["padding_mask"], "bool")
-        hidden_states, cache = self._build_cache(token_ids)
         first = ops.min(ops.sum(ops.cast(padding_mask, "int32"), axis=-1))
+        hidden_states, cache = self._build_cache(token_ids, num_kept=first - 1)
 
         def next_logits(tokens, cache, index):
-            if not cache:
-                hidden_states = self._hidden_states(tokens)
-                last = (ops.shape(tokens)[0], 1, self.backbone.hidden_dim)
-                hidden_states = ops.slice(hidden_states, (0, index - 1, 0), last)
-                logits = self.backbone.token_embedding(hidden_states, reverse=True)
-                return ops.squeeze(logits, 1), ops.squeeze(hidden_states, 1), cache
             last = ops.slice(tokens, (0, index - 1), (ops.shape(tokens)[0], 1))
             logits, hidden_states, cache = self.call_with_cache(last, cache, index - 1)
             return ops.squeeze(logits, 1), ops.squeeze(hidden_states, 1), cache
