@@ -192,7 +192,8 @@ class CausalAttention(keras.layers.Layer):
             rows = (*attention_mask.shape[:-2], query.shape[1], key.shape[1])
             attention_mask = ops.broadcast_to(attention_mask, rows)
         # PyTorch takes flash attention where it can; Keras's question whether it can breaks torch.compile's graphs.
-        flash = False if keras.backend.backend() == "torch" else None
+        # One position has too few scores for it.
+        flash = False if one_position or keras.backend.backend() == "torch" else None
         outputs = ops.dot_product_attention(
             query, key, value, mask=attention_mask, is_causal=is_causal, flash_attention=flash
         )
