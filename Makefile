@@ -21,8 +21,11 @@ help:  ## Shows this help.
 demo: $(DEMO_READY)  ## Trains a small LM with each residual join on real text (JAX); ARGS="--help" explains.
 	$(BIN)/python -m applications.tiny_lm $(ARGS)
 
-# XLA's programs in tests are small and run a few times: LLVM's optimizations take longer than they save.
+# JAX's programs in tests are small and run a few times: LLVM's optimizations take longer than they save, and many
+# processes make the same programs.
 test wheel: export JAX_DISABLE_MOST_OPTIMIZATIONS = true
+test wheel: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/$(VENV)/jax-cache
+test wheel: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 
 test: $(TEST_READY) wheel  ## Runs all tests on JAX, TensorFlow and PyTorch, or on BACKEND.
 	@for backend in $(BACKEND); do \
