@@ -136,8 +136,8 @@ _REDUCED = (
     ),
 )
 
-# A run is meant to take five minutes or less of a free core with the baseline Transformer. It reaches a micro accuracy of
-# 0.99 or more at each baseline but those of compression (0.5) and fuzzy recall (0.66), and is expected to reach 0.93 at
+# A run is meant to take five minutes or less of a free core with the baseline Transformer, whose micro accuracy is
+# 0.99 or more at each baseline but compression's (0.5) and that of fuzzy recall (0.66), and expected to be 0.93 at
 # memorization's headroom; the other headrooms have not been calibrated.
 MAD_CPU = Protocol("MAD-CPU", {settings[0].task.name: settings for settings in _REDUCED}, (1e-3, 5e-4), (0.0,))
 
