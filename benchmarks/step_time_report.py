@@ -50,4 +50,6 @@ def plot(result, path):
         axes.boxplot([np.divide(seconds, first) for seconds in others], tick_labels=list(variants)[1:])
         axes.axhline(1.0, color="gray", linewidth=0.5)
         axes.set(ylabel=f"beside {next(iter(variants))}", title=f"{mode}, {result['backend']}")
+        if max(map(len, variants)) > 12:
+            axes.tick_params(axis="x", labelrotation=90)
     figure.savefig(path, dpi=120)
