@@ -47,9 +47,10 @@ def plot(result, path):
     figure = Figure(figsize=(5.5 * len(modes), 4), layout="constrained")
     for axes, mode in zip(figure.subplots(1, len(modes), squeeze=False)[0], modes):
         first, *others = [variant["seconds"][mode]["wall"] for variant in variants.values()]
-        axes.boxplot([np.divide(seconds, first) for seconds in others], tick_labels=list(variants)[1:])
+        names = [name.replace("@", "\n") for name in list(variants)[1:]]
+        axes.boxplot([np.divide(seconds, first) for seconds in others], tick_labels=names)
         axes.axhline(1.0, color="gray", linewidth=0.5)
         axes.set(ylabel=f"beside {next(iter(variants))}", title=f"{mode}, {result['backend']}")
         if max(map(len, variants)) > 12:
-            axes.tick_params(axis="x", labelrotation=90)
+            axes.tick_params(axis="x", labelrotation=20, labelsize=6)
     figure.savefig(path, dpi=120)
