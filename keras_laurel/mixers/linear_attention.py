@@ -6,7 +6,7 @@ from keras import ops
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.heads import at_least_float32, head_projection, head_width, merge_projection
 from keras_laurel.mixers.padding import kept_positions
-from keras_laurel.mixers.recurrence import linear_recurrence, until_kept
+from keras_laurel.mixers.recurrence import linear_recurrence, sum_after, zero_after
 
 CHUNK_SIZE = 32
 # Half a chunk of the strongest decay, exp(-5 * 16), and its inverse are within the range of float32.
@@ -88,10 +88,10 @@ def continue_linear_attention(state, query, key, value, log_decay=None, num_kept
     """
     log_decay = ops.zeros_like(key) if log_decay is None else ops.maximum(log_decay, LEAST_LOG_DECAY)
     from_before = ops.matmul(query * ops.exp(ops.cumsum(log_decay, axis=2)), state)
-    _, whole, rest = until_kept(log_decay, 2, num_kept)
-    key, _, _ = until_kept(key, 2, num_kept)
-    taken = ops.matmul(ops.swapaxes(key * ops.exp(rest), -1, -2), value)
-    return from_before, ops.swapaxes(ops.exp(whole), -1, -2) * state + taken
+    log_decay, key = zero_after(log_decay, 2, num_kept), zero_after(key, 2, num_kept)
+    taken = ops.matmul(ops.swapaxes(key * ops.exp(sum_after(log_decay, 2)), -1, -2), value)
+    kept = ops.exp(ops.sum(log_decay, 2, keepdims=True))
+    return from_before, ops.swapaxes(kept, -1, -2) * state + taken
 
 
 @keras.saving.register_keras_serializable(package="keras_laurel")

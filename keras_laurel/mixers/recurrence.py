@@ -36,22 +36,17 @@ def linear_recurrence(decay, added):
     return ops.reshape(both, (-1, 2 * (pairs + rest), *added.shape[2:]))[:, :length]
 
 
-def until_kept(x, axis, num_kept=None):
-    """Returns sums by which a position's part in a later state decays.
+def zero_after(x, axis, num_kept=None):
+    """Returns `x` with zeros for all but the first `num_kept` positions of `axis`; by default `x`."""
+    if num_kept is None:
+        return x
+    kept = ops.arange(x.shape[axis]) < num_kept
+    return ops.where(ops.reshape(kept, (-1, *(1 for _ in x.shape[axis + 1 :]))), x, 0.0)
 
-    Args:
-        x: Float tensor, steps or the logarithms of decays.
-        axis: Positive integer, that of the positions.
-        num_kept: Integer scalar: the state is the one after as many positions; by default after all.
 
-    Returns:
-        `x` with zeros for later positions, its sum, and at each position the sum of those after it.
-    """
-    if num_kept is not None:
-        kept = ops.arange(x.shape[axis]) < num_kept
-        x = ops.where(ops.reshape(kept, (-1, *(1 for _ in x.shape[axis + 1 :]))), x, 0.0)
-    from_here = ops.flip(ops.cumsum(ops.flip(x, axis), axis), axis)
-    return x, ops.sum(x, axis, keepdims=True), from_here - x
+def sum_after(x, axis):
+    """Returns at each position of `axis` the sum of `x` over the positions after it."""
+    return ops.flip(ops.cumsum(ops.flip(x, axis), axis), axis) - x
 
 
 def _doubling(decay, added):

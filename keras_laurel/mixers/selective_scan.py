@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_laurel.mixers.recurrence import linear_recurrence, until_kept
+from keras_laurel.mixers.recurrence import linear_recurrence, sum_after, zero_after
 
 
 def selective_scan(x, delta, log_decay, write, read, method=None):
@@ -88,9 +88,11 @@ def continue_scan(state, x, delta, log_decay, write, read, num_kept=None):
         return ops.exp(ops.expand_dims(delta, 2) * log_decay)
 
     from_before = ops.expand_dims(read, 3) * decays(ops.cumsum(delta, axis=1)) * ops.expand_dims(state, 1)
-    delta, whole, rest = until_kept(delta, 1, num_kept)
-    taken = decays(rest) * ops.expand_dims(delta * x, 2) * ops.expand_dims(write, 3)
-    return ops.sum(from_before, axis=2), ops.squeeze(decays(whole), 1) * state + ops.sum(taken, axis=1)
+    delta = zero_after(delta, 1, num_kept)
+    taken = decays(sum_after(delta, 1)) * ops.expand_dims(delta * x, 2) * ops.expand_dims(write, 3)
+    return ops.sum(from_before, axis=2), ops.squeeze(decays(ops.sum(delta, 1, keepdims=True)), 1) * state + ops.sum(
+        taken, axis=1
+    )
 
 
 METHODS = {"loop": _loop, "associative": _associative}
