@@ -102,13 +102,16 @@ CLAIMS = {
 }
 
 
-# Example after example compiles long here; whole networks, and models over devices, train in the recipes' tests too.
+# Each runs on one backend every day: what is behind it has tests on all of them. Of a model over devices the recipes'
+# tests say the same.
 LONG = {
-    "vision_transformer.py": pytest.mark.slow_on("tensorflow"),
-    "retrofit_keras_hub_lm.py": pytest.mark.slow_on("tensorflow"),
-    "sharded_training.py --kind model:2x2": pytest.mark.slow_on("jax"),
+    "functional_cnn.py": pytest.mark.slow_on("jax", "torch"),
+    "vision_transformer.py": pytest.mark.slow_on("tensorflow", "torch"),
+    "retrofit_keras_hub_lm.py": pytest.mark.slow_on("jax", "tensorflow"),
     "retrofit_resnet50.py": pytest.mark.slow_on("jax", "tensorflow"),
-    "sharded_training.py": pytest.mark.slow_on("jax", "tensorflow"),
+    "sharded_training.py": pytest.mark.slow_on("tensorflow", "torch"),
+    "sharded_training.py --kind model:2x2": pytest.mark.slow,
+    "fold_and_export.py": pytest.mark.slow_on("jax", "torch"),
 }
 
 

@@ -37,12 +37,17 @@ def decoder(word, **kwargs):
 
 
 BUILDERS = {"resnet": (resnet, IMAGES), "decoder": (decoder, TOKENS)}
+# The others are parts of these; and of a folded model only weights are missing.
+EVERY_DAY = {
+    ("resnet", "rw+lr+pa", False): (),
+    ("decoder", "rw+lr+pa", False): (),
+    ("decoder", "rw+lr+pa", True): pytest.mark.slow_on("jax", "tensorflow"),
+}
 MODELS = [
     pytest.param(
         *(builder, word, folded),
         id=f"{builder}-{word}{'-folded' if folded else ''}",
-        # A part of the other; and of a folded model only weights are missing.
-        marks=pytest.mark.slow if word == "rw" else pytest.mark.slow_on("jax", "tensorflow") if folded else (),
+        marks=EVERY_DAY.get((builder, word, folded), pytest.mark.slow),
     )
     for builder in BUILDERS
     for word in ("rw", "rw+lr+pa")

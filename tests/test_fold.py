@@ -142,6 +142,7 @@ def test_inverted_residuals_with_relu6_and_grouped_kernels():
     assert_folds(stack(branch, 3, before, (layers.GlobalMaxPooling2D(),), (32, 32, 3), None), IMAGES)
 
 
+@pytest.mark.slow_on("jax")
 def test_convnext():
     model = convnext.ConvNeXt(
         (1, 1, 2, 1), (2, 4, 4, 4), drop_path_rate=0.1, weights=None, input_shape=(32, 32, 3), classes=2
@@ -270,6 +271,7 @@ def test_a_folded_model_is_saved_and_loaded(kind, tmp_path):
         assert {type(layer).__module__.split(".")[0] for layer in folded.layers} == {"keras"}
 
 
+@pytest.mark.slow_on("jax")
 def test_resnet50_with_residual_weights_loads_into_keras_resnet50(tmp_path):
     arguments = {"weights": None, "input_shape": (32, 32, 3), "classes": 3}
     model = randomize(LaurelResNet50(**arguments, residual="rw"))

@@ -126,7 +126,10 @@ def test_adds_and_blocks_share_one_stream():
     np.testing.assert_array_equal(numpy(laurelize(model, "rw+pa", wrap=(Block,))(X)), numpy(model(X)))
 
 
-@pytest.mark.parametrize("trainable", ["all", "laurel", "from_first_laurel"])
+@pytest.mark.parametrize(
+    "trainable",
+    ["from_first_laurel", *(pytest.param(kind, marks=pytest.mark.slow_on("tensorflow")) for kind in ("all", "laurel"))],
+)
 def test_fit_save_and_clone(trainable, tmp_path):
     new = laurelize(stack(), "rw+lr+pa", rank=2, wrap=Block, trainable=trainable)
     blocks = [bool(wrapper.layer.trainable_weights) for wrapper in wrappers(new)]
@@ -285,7 +288,7 @@ def generated_without_cache(model):
     return tokens
 
 
-@pytest.mark.parametrize("make", [llama, gpt2])
+@pytest.mark.parametrize("make", [pytest.param(llama, marks=pytest.mark.slow_on("tensorflow")), gpt2])
 def test_causal_lm(make, tmp_path):
     model = make()
     new = laurelize(model, "rw+lr+pa", rank=2, wrap=block_class(model))

@@ -34,7 +34,7 @@ def run_program(command, *, backend, devices=1, processes=1):
         **os.environ,
         "KERAS_BACKEND": backend,
         "CPUS": str(devices),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
         "OMP_NUM_THREADS": "1",
     }
     if backend == "torch":

@@ -16,6 +16,8 @@ from applications.laurel_decoder_lm import configs, data, sources, tokenization
 from keras_laurel.applications.laurel_decoder.sizes import SIZES
 from keras_laurel.applications.laurel_decoder.tokenizers import LaurelByteTokenizer
 
+pytestmark = pytest.mark.slow_on("jax", "tensorflow")  # no backend has a part in the data
+
 SMALL = dataclasses.replace(configs.SMOKE, held_out=0.0, context=4, batch_size=2, evaluate_batches=None)
 BYTES = LaurelByteTokenizer()
 END = BYTES.end_token_id

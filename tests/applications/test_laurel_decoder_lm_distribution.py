@@ -109,7 +109,7 @@ if BACKEND == "tensorflow":  # the others are tested above
         assert_equal_runs(tmp_path, alone)
 
 
-@pytest.mark.slow_on("tensorflow")
+@pytest.mark.slow_on("tensorflow", "torch")
 def test_the_command_runs_over_what_there_is(tmp_path):
     arguments = ("--smoke", "--distribution", "data", "--out", tmp_path / "run")
     done = run_command(RECIPE, "train", *arguments, backend=BACKEND)

@@ -207,6 +207,7 @@ def test_an_experiment_skips_what_is_done_and_goes_on_with_what_stopped(tmp_path
     assert records[0]["held_out"][0]["loss"] != records[1]["held_out"][0]["loss"]
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_a_stopped_run_can_be_evaluated(tmp_path, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
@@ -350,6 +351,7 @@ def test_without_a_test_text_the_held_out_documents_count():
     assert report.final({"test": None, "held_out": [{"step": 4, "seconds": 1.0, **metrics}]}) == metrics
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_the_smoke_run_is_whole(tmp_path):
     outcome = invoke("train", "--smoke", "--out", tmp_path)
     assert outcome.exit_code == 0, outcome.output
@@ -369,6 +371,7 @@ def test_torch_compile_changes_no_loss(tmp_path):
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_a_test_text_is_evaluated_at_the_end(tmp_path):
     (tmp_path / "text.txt").write_text("some words")
     record = train.run(

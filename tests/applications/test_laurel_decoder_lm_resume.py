@@ -100,7 +100,7 @@ def killed(folder, step, where):
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.mark.slow_on("tensorflow")  # where a run of the ResNet stops and goes on
+@pytest.mark.slow_on("jax", "tensorflow")  # where the runs over devices, and of the ResNet, stop and go on
 def test_a_run_that_is_killed_ends_as_one_that_is_not(whole, tmp_path):
     folder = tmp_path / "run"
     write_json(tmp_path / "run.json", dataclasses.asdict(SMALL))
@@ -116,7 +116,7 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(whole, tmp_path):
     assert_equal_runs(folder, whole)
 
 
-@pytest.mark.slow_on("tensorflow")
+@pytest.mark.slow_on("jax", "tensorflow")
 def test_a_full_disk_loses_nothing(whole, tmp_path, monkeypatch):
     def full(path, **arrays):
         with open(path, "wb") as file:

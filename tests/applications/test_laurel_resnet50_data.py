@@ -7,6 +7,8 @@ import pytest
 from applications.laurel_resnet50 import configs, data, sources
 from applications.laurel_resnet50.sources import load_images
 
+pytestmark = pytest.mark.slow_on("jax", "tensorflow")  # no backend has a part in the data
+
 MEAN = np.array(data.MEAN_BGR, "float32")
 SMALL = dataclasses.replace(
     configs.SMOKE, held_out=2, train_images=None, test_images=None, image_size=8, batch_size=2, eval_batch_size=2

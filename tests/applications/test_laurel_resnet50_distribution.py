@@ -32,7 +32,8 @@ SMALL = dataclasses.replace(
 )
 CONFIG = dataclasses.asdict(SMALL)
 KINDS = {"jax": ("model:2x2", "none"), "tensorflow": ("data", "none"), "torch": ("data", "data")}[BACKEND]
-of_a_run = pytest.mark.slow_on("tensorflow")  # where the decoder's run says it, and a small network in `distribution`
+# The decoder's run says it on these, and a small network in `distribution`.
+of_a_run = pytest.mark.slow_on("jax", "tensorflow")
 
 
 @pytest.fixture(scope="module")

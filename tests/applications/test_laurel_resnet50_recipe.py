@@ -249,6 +249,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_backs_nothing_up(tmp_path):
     assert not (tmp_path / "result.json").exists()
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_throughput_measures_each_way():
     rates = throughput(SMALL, steps=2)
     assert list(rates) == ["pipeline", "model", "together"]

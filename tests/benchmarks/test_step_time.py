@@ -103,6 +103,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, monkeypatch):
     assert isinstance(invoke("resnet50", "--variants", "rw").exception, FloatingPointError)
 
 
+@pytest.mark.slow_on("jax", "tensorflow")
 def test_a_size_of_the_decoder_brings_its_own_shape(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ("--size", "tiny", "--variants", "add,add+4", "--length", 8, "--rounds", 1, "--jit", "false")

@@ -112,7 +112,7 @@ on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="tested wit
 # The CPU's compiler in place of the TPU's, for eight devices.
 STEP = """
 import json, os, sys
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 import jax
 from benchmarks import abstract_step
 from benchmarks.tpu_compile import _decoder, _tokens

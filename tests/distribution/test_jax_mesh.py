@@ -24,7 +24,7 @@ def _no_distribution():
 
 
 def start(path, name, variants, kinds, devices=8, **environment):
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, mesh_training.__file__, name, json.dumps(variants), json.dumps(kinds), str(path)],
         env={**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": flags, **environment},
@@ -91,7 +91,7 @@ def test_two_processes_train_as_one(kind, tmp_path):
 
 REFUSED = """
 import json, os
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 import keras
 import keras_laurel
 from keras_laurel.applications import LaurelDecoderBackbone

@@ -19,6 +19,8 @@ from keras_laurel.applications.laurel_decoder.tokenizers import (
     LaurelSentencePieceTokenizer,
 )
 
+pytestmark = pytest.mark.slow_on("jax", "tensorflow")  # no backend has a part in the tokens
+
 VOCABULARY = {"<|endoftext|>": 0, "t": 1, "o": 2, "b": 3, "e": 4, "Ġ": 5, "to": 6, "ĠĠ": 7, "Ġt": 8, "ð": 9, "Ł": 10}
 MERGES = ["t o", "Ġ Ġ", "Ġ t"]
 

@@ -41,7 +41,7 @@ def test_runs_that_differ_in_the_join_alone_start_alike_and_see_the_same_text():
     assert keras.ops.convert_to_numpy(plain(tokens)).tolist() == keras.ops.convert_to_numpy(joined(tokens)).tolist()
 
 
-@pytest.mark.slow_on("tensorflow")
+@pytest.mark.slow_on("tensorflow", "torch")
 def test_a_study_goes_on_and_is_reported(tmp_path):
     options = ("--budgets", "3e7", "--sizes", "16x1,32x1,48x1", "--joins", "rw", "--mixers", "attention")
     options += ("--batch-size", 2, "--length", 8, "--rank", 2, "--processes", 0, "--out", tmp_path / "study")

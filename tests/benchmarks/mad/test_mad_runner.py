@@ -32,7 +32,7 @@ def test_all_published_runs_of_one_architecture():
     assert len(runner.jobs_of(MAD, list(MAD.settings), None, *grid)) == 396
 
 
-@pytest.mark.slow_on("tensorflow")
+@pytest.mark.slow_on("tensorflow", "torch")
 def test_a_suite_in_processes_of_its_own_goes_on_and_is_reported(tmp_path):
     command = ("run", "--protocol", "smoke", "--tasks", "compression", "--architectures", "mlp", "--joins", "add,rw")
     command = (*command, "--processes", 2, "--seeds", 1, "--out", tmp_path)

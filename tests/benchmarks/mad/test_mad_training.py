@@ -43,6 +43,7 @@ def test_scores_worked_by_hand():
     assert found["loss"] == pytest.approx(-(np.log(0.6) + np.log(0.2)) / 2, rel=1e-6)
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_a_run_is_the_same_twice_and_checks_as_it_goes(monkeypatch):
     monkeypatch.setattr(training, "NUM_VALIDATION", 4)
     checks = []
