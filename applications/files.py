@@ -30,6 +30,19 @@ def write_json(path, value):
     write_whole(path, lambda temporary: Path(temporary).write_text(json.dumps(value, indent=1) + "\n"))
 
 
+def writable_file(path):
+    """Makes the folder of the file `path`, and returns the file as a `pathlib.Path`.
+
+    Raises:
+        UserError: If the folder cannot be made or written to, or there is something else than a file, which
+            `write_whole` would put a file in place of.
+    """
+    file = Path(path)
+    if file.exists() and not file.is_file():
+        raise UserError(f"cannot write to {path}: it is there and not a file")
+    return writable_folder(file.parent) / file.name
+
+
 def writable_folder(path):
     """Makes the folder `path` and returns it as a `pathlib.Path`.
 

@@ -6,8 +6,10 @@ import keras
 import keras_hub
 import numpy as np
 
+from applications.laurel_decoder_lm import configs
+from applications.laurel_decoder_lm import model as recipe
 from applications.variants import parsed
-from keras_laurel.applications import LaurelCausalLM, LaurelDecoderBackbone, LaurelDecoderLM
+from keras_laurel.applications import LaurelByteTokenizer, LaurelCausalLM, LaurelDecoderBackbone, LaurelDecoderLM
 from keras_laurel.applications.laurel_decoder.mixers import MIXERS
 from keras_laurel.applications.laurel_decoder.sizes import SIZES
 from keras_laurel.joins import WORDS
@@ -19,6 +21,12 @@ VOCABULARY_SIZE = 8192
 RANK, NUM_ACTIVATIONS = 16, 3
 SMALL_VOCABULARY_SIZE, TRAINING_RANK = 1024, 32
 KNOWN_TRAINING_VARIANTS = (*WORDS, "add+1", "add+4")
+# The joins whose gain the decoder's recipe reports, in the model that it trains.
+COMPARED = (
+    *("add", "add+4", "rw", "lr", "pa", "rw+lr", "rw+lr+pa", "pa@num_activations=12"),
+    *("denseformer@num_activations=12", "hyperconnections", "layerscale", "rezero"),
+    "rw+pa@previous=first@residual_weights=free",
+)
 
 
 def build(variant, num_layers, hidden_dim):
@@ -90,6 +98,18 @@ def build_for_training(
         jit_compile=jit_compile,
     )
     return model
+
+
+def build_of_recipe(variant, config):
+    """Returns the compiled model that the decoder's recipe trains for a variant of a `Config` of bytes."""
+    config = configs.with_variant(config, variant)
+    return recipe.trainer(recipe.build(config, LaurelByteTokenizer()), config)
+
+
+def batch_of_recipe(config):
+    """Returns random bytes, as inputs and targets of `build_of_recipe`'s models."""
+    tokens = np.random.default_rng(0).integers(256, size=(config.batch_size, config.context + 1)).astype("int32")
+    return tokens[:, :-1], tokens[:, 1:]
 
 
 def batch(batch_size, length, size=None):

@@ -11,7 +11,7 @@ import typer
 from applications.backend import choose_backend
 from applications.commands import errors, print_table
 from applications.errors import UserError
-from applications.files import writable_folder, write_whole
+from applications.files import writable_file, write_whole
 from applications.memory import keep_freed_memory
 
 PROMPT_LENGTH = 8
@@ -72,7 +72,7 @@ def run(settings, path):
     """
     names = [name.strip() for name in settings["variants"].split(",")]
     _check(settings, names)
-    writable_folder(path.parent)
+    writable_file(path)
     from applications.provenance import provenance  # imports Keras, so the backend must have been chosen
     from benchmarks.generate_speed_report import table_cells
 

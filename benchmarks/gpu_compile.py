@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import os
-from pathlib import Path
 from typing import Annotated
 from unittest import mock
 
@@ -13,7 +12,7 @@ import typer
 from applications.backend import choose_backend
 from applications.commands import errors, origin, print_table
 from applications.errors import UserError
-from applications.files import writable_folder, write_json
+from applications.files import writable_file, write_json
 from applications.variants import check_names
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -56,8 +55,7 @@ def main(
             if value < 1:
                 raise UserError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
         settings = {"size": size, "gpu": gpu, **counts, "padding_mask": padding_mask}
-        path = Path(out)
-        writable_folder(path.parent)
+        path = writable_file(out)
         devices = abstract_step.gpu(gpu)
         result = _begun(path, settings, devices[0].device_kind)
         for name in names:

@@ -1,6 +1,5 @@
 """The command line: `python -m benchmarks.join_cost --help`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,7 +7,7 @@ import typer
 from applications.backend import choose_backend
 from applications.commands import errors, origin, print_table
 from applications.errors import UserError
-from applications.files import writable_folder, write_json
+from applications.files import writable_file, write_json
 from applications.memory import keep_freed_memory
 from applications.variants import check_names
 
@@ -73,8 +72,7 @@ def main(
             raise UserError(f"--shape must be sizes such as 8x512x768, not {shape!r}") from None
         if len(sizes) < 2 or min(sizes) < 1 or sizes[-1] <= rank:
             raise UserError(f"--shape must have two sizes or more, the last above the rank, not {shape!r}")
-        path = Path(out or f"runs/join_cost_{chosen}.json")
-        writable_folder(path.parent)
+        path = writable_file(out or f"runs/join_cost_{chosen}.json")
         import keras
 
         keras.config.set_dtype_policy(precision)

@@ -10,7 +10,7 @@ import typer
 from applications.backend import choose_backend
 from applications.commands import errors, print_table
 from applications.errors import UserError
-from applications.files import writable_folder, write_whole
+from applications.files import writable_file, write_whole
 from applications.memory import keep_freed_memory
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -61,7 +61,7 @@ def run(settings, path):
             raise UserError(f"--{key.replace('_', '-')} must be at least 1, not {settings[key]}")
     if settings["dim"] % 16:
         raise UserError(f"--dim must be a multiple of 16, not {settings['dim']}")
-    writable_folder(path.parent)
+    writable_file(path)
     from applications.provenance import provenance  # imports Keras, so the backend must have been chosen
     from benchmarks.mixers import groups
     from benchmarks.mixers_speed_report import table_cells

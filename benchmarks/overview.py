@@ -1,12 +1,22 @@
-"""The first table of README: of each join, what it gained and what it cost in the records that say most."""
+"""The first table and plot of README: of each join, what it gained and what it cost in the records that say most."""
 
 from applications.laurel_decoder_lm.report import final
-from applications.results import interval, paired
+from applications.results import BASELINE, interval, paired
 from benchmarks.timing import ratios
 from benchmarks.tpu_compile_report import figures
 
 JOINS = ("rw", "lr", "pa", "rw+lr", "rw+lr+pa")
 CONTROL = "more blocks"
+# Of long names of variants, in the plot.
+SHORT = {
+    "pa@num_activations=12": "pa@12 states",
+    "denseformer@num_activations=12": "DenseFormer",
+    "rw+pa@previous=first@residual_weights=free": "x0 mixing",
+    "hyperconnections": "hyper-connections",
+    "layerscale": "LayerScale",
+    "rezero": "ReZero",
+    "add+4": "add, 4 more blocks",
+}
 HEADER = [
     "join",
     "decoder, test loss",
@@ -36,6 +46,53 @@ def table_cells(load):
         cells = [show(result, control if join == CONTROL else join) for result, control, show in columns]
         rows.append([f"`{join}`" if join != CONTROL else join, *cells])
     return HEADER, rows
+
+
+def plot(load, path):
+    """Plots the gain of each join, and those of other papers, against its cost in the model that was trained.
+
+    Args:
+        load: See `table_cells`.
+        path: Where the plot goes.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, (low, middle, high), mean, half in points(load):
+        label = SHORT.get(name, name)
+        ours = label.split("@")[0] in JOINS
+        line = axes.errorbar(
+            100 * (middle - 1),
+            -mean,
+            xerr=[[100 * (middle - low)], [100 * (high - middle)]],
+            yerr=None if half is None else [[half], [half]],
+            marker="o" if ours else "s" if label.startswith("add") else "^",
+            color="C0" if ours else "C1" if label.startswith("add") else "C2",
+            elinewidth=0.6,
+        )
+        axes.annotate(label, line[0].get_xydata()[0], xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.axhline(0, color="gray", linewidth=0.5)
+    axes.axvline(0, color="gray", linewidth=0.5)
+    axes.set(xlabel="more time a training step than add, %", ylabel="less test loss than add, nats a byte")
+    figure.savefig(path, dpi=120)
+
+
+def points(load):
+    """Returns, of each variant of the decoder with both, `(name, ratio of times, difference of losses, interval)`.
+
+    The ratio is a triple of its quartiles, as `benchmarks.timing.ratios` returns it; the interval is half of one of
+    95%, or `None` for one seed.
+    """
+    losses, times = load("cpp_docs_deep_peers"), load("cpp_docs_deep_step_time_jax")
+    losses["variants"] |= load("cpp_docs_deep")["variants"]
+    quartiles = ratios({name: run["seconds"]["train"]["wall"] for name, run in times["variants"].items()})
+    found = []
+    for name, runs in losses["variants"].items():
+        if name != BASELINE and name in quartiles:
+            differences = [final(run)["loss"] - final(base)["loss"] for run, base in paired(losses, runs)]
+            found.append((name, quartiles[name], sum(differences) / len(differences), interval(differences)))
+    return found
 
 
 def _loss(result, name):

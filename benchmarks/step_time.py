@@ -13,7 +13,7 @@ import typer
 
 from applications.backend import choose_backend
 from applications.errors import UserError
-from applications.files import writable_folder, write_whole
+from applications.files import writable_file, write_whole
 from applications.memory import keep_freed_memory
 
 MODES = ("train", "infer")
@@ -190,6 +190,38 @@ def cifar10_small(rounds: Rounds = 40, mode: Mode = "both", backend: Backend = N
         raise typer.Exit(2) from None
 
 
+@app.command("cpp_docs_deep")
+def cpp_docs_deep(rounds: Rounds = 40, backend: Backend = None, out: Out = None):
+    """The model of the decoder recipe's comparison, with each of its joins and those of other papers."""
+    try:
+        chosen = choose_backend(backend)
+        from applications.laurel_decoder_lm import configs
+        from benchmarks import decoder as subject
+
+        config = configs.CPP_DOCS_DEEP
+        settings = {
+            "variants": ",".join(subject.COMPARED),
+            "batch_size": config.batch_size,
+            "rounds": rounds,
+            "precision": "float32",
+            "jit": "auto",
+            "mode": "train",
+            "backend": chosen,
+        }
+        run(
+            "cpp_docs_deep",
+            settings,
+            out,
+            known=subject.COMPARED,
+            build=lambda variant: subject.build_of_recipe(variant, config),
+            batch=lambda: subject.batch_of_recipe(config),
+            options=("rounds", "backend"),
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
 def run(subject, settings, out, known, build, batch, options=None):
     """Times the variants of a subject, writes the result and prints its table.
 
@@ -207,8 +239,7 @@ def run(subject, settings, out, known, build, batch, options=None):
     """
     names = [name.strip() for name in settings["variants"].split(",")]
     _check(settings, names, known)
-    path = Path(out or f"runs/step_time/{subject}_step_time_{settings['backend']}.json")
-    writable_folder(path.parent)
+    path = writable_file(out or f"runs/step_time/{subject}_step_time_{settings['backend']}.json")
     import keras
 
     from applications.provenance import provenance

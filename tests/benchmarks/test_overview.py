@@ -64,3 +64,18 @@ def test_each_column_is_beside_the_plain_residual(rows):
 
 def test_the_control_is_each_result_s_own(rows):
     assert rows["more blocks"] == ["+0.1000 nats (1 seed)", "", "", "1.250 (1.250 to 1.250)", ""]
+
+
+def test_a_point_is_the_gain_and_the_cost_of_a_variant_that_has_both(tmp_path):
+    results = {
+        "cpp_docs_deep": {"variants": {"add": deep(2.0, 3.0), "rw": deep(1.9, 2.9), "lr": deep(1.0, 1.0)}},
+        "cpp_docs_deep_peers": {"variants": {"add": deep(2.0, 3.0), "rezero": deep(2.5)}},
+        "cpp_docs_deep_step_time_jax": {
+            "variants": {"add": times(2, 2), "rw": times(3, 5), "rezero": times(2, 2), "pa": times(9, 9)}
+        },
+    }
+    rezero, rw = overview.points(results.__getitem__)
+    assert rezero == ("rezero", (1.0, 1.0, 1.0), 0.5, None)
+    assert rw == ("rw", (1.75, 2.0, 2.25), pytest.approx(-0.1), pytest.approx(0, abs=1e-9))
+    overview.plot(results.__getitem__, tmp_path / "overview.png")
+    assert (tmp_path / "overview.png").stat().st_size > 0

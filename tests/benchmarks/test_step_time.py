@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import keras
@@ -5,7 +6,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import resnet50, step_time, step_time_report
+from applications.laurel_decoder_lm import configs
+from benchmarks import decoder, resnet50, step_time, step_time_report
 from benchmarks.report import PROGRAMS
 from keras_laurel.applications.laurel_decoder import count_weights
 
@@ -74,6 +76,16 @@ def test_the_recipes_comparison_is_a_subject(tiny, tmp_path):
     assert (result["settings"]["batch_size"], tiny[0][1].input_shape) == (125, (None, 32))
 
 
+@pytest.mark.parametrize("variant", ["add", "pa@num_activations=4", "hyperconnections"])
+def test_the_decoder_recipes_models_are_timed_as_it_trains_them(variant, monkeypatch, tmp_path):
+    monkeypatch.setattr(decoder, "COMPARED", (variant,))
+    small = {"num_layers": 1, "hidden_dim": 8, "num_heads": 2, "intermediate_dim": 8, "context": 4, "batch_size": 2}
+    monkeypatch.setattr(configs, "CPP_DOCS_DEEP", dataclasses.replace(configs.CPP_DOCS_DEEP, **small, jit="false"))
+    outcome = invoke("cpp_docs_deep", "--rounds", 1, "--out", tmp_path / "result.json")
+    assert outcome.exit_code == 0, outcome.output
+    assert f"{variant}: train wall 1.000" in outcome.output
+
+
 def test_options_reach_the_models(tiny, tmp_path):
     options = (
         "--variants",
@@ -138,10 +150,12 @@ def test_an_unknown_size_is_refused():
         (["--mode", "test"], "unknown mode 'test'; known: train, infer, both"),
         (["--backend", "numpy"], "unknown backend 'numpy'; known: jax, tensorflow, torch"),
         (["--out", "file/below.json"], "cannot write to the folder file"),
+        (["--out", "folder"], "cannot write to folder: it is there and not a file"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tiny, tmp_path):
     (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
     outcome = invoke("resnet50", *arguments)
     assert (outcome.exit_code, outcome.stderr.count("error: ")) == (2, 1), outcome.output
     assert message in outcome.stderr
