@@ -10,7 +10,7 @@ from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.causal_conv import CausalConv
 from keras_laurel.mixers.heads import at_least_float32
 from keras_laurel.mixers.padding import kept_positions
-from keras_laurel.mixers.selective_scan import continue_scan, selective_scan
+from keras_laurel.mixers.selective_scan import selective_scan
 
 
 @keras.saving.register_keras_serializable(package="keras_laurel")
@@ -163,12 +163,11 @@ class Mamba(keras.layers.Layer):
         if kept is not None:
             delta = ops.where(kept, delta, 0.0)
         write, read = ops.split(parameters[..., -2 * self.num_states :], 2, axis=-1)
-        inputs = (u, delta, -ops.exp(self.log_rate), write, read)
-        y = selective_scan(*inputs, self.method) + self.skip * u
+        y = selective_scan(u, delta, -ops.exp(self.log_rate), write, read, self.method, state, num_kept)
         if cache is not None:
-            from_before, state = continue_scan(state, *inputs, num_kept)
-            y = y + from_before
-        y = self.output_dense(ops.cast(y, self.compute_dtype) * ops.silu(gate))
+            y, state = y
+        y = ops.cast(y + self.skip * u, self.compute_dtype)
+        y = self.output_dense(y * ops.silu(gate))
         return y if cache is None else (y, (state, before))
 
     def state_size(self, length):

@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
-from keras_laurel.mixers.recurrence import linear_recurrence, sum_after, zero_after
+from keras_laurel.mixers.recurrence import linear_recurrence
 
 
-def selective_scan(x, delta, log_decay, write, read, method=None):
+def selective_scan(x, delta, log_decay, write, read, method=None, state=None, num_kept=None):
     """Runs a diagonal linear recurrence whose step, input and output depend on the position.
 
         state[t] = exp(delta[t] * log_decay) * state[t - 1] + delta[t] * x[t] * write[t]
@@ -24,9 +24,12 @@ def selective_scan(x, delta, log_decay, write, read, method=None):
         read: Float tensor `(batch, length, states)`: `C` of the paper.
         method: `"loop"` (JAX alone: other backends run it as a Python loop, or not at all) or `"associative"`. Defaults
             to `"loop"` under JAX and to `"associative"` elsewhere.
+        state: Float tensor `(batch, states, channels)`, the state before the first position, to go on from. Defaults
+            to zeros.
+        num_kept: Integer scalar, with `state`: the state after as many positions is returned, by default after all.
 
     Returns:
-        Tensor `(batch, length, channels)`.
+        Tensor `(batch, length, channels)`; with `state`, a pair of it and a state.
 
     Raises:
         ValueError: If `method` is unknown.
@@ -45,54 +48,37 @@ def selective_scan(x, delta, log_decay, write, read, method=None):
     if method not in METHODS:
         raise ValueError(f"Expected `method` to be one of {tuple(METHODS)}. Received: method={method!r}")
     # States before channels, so that the innermost axis is long.
-    return METHODS[method](x, delta, ops.transpose(log_decay), write, read)
+    y, last = METHODS[method](x, delta, ops.transpose(log_decay), write, read, state, num_kept)
+    return y if state is None else (y, last)
 
 
-def _loop(x, delta, log_decay, write, read):
+def _loop(x, delta, log_decay, write, read, first, num_kept):
     @keras.remat
-    def step(state, inputs):
-        x, delta, write, read = inputs
+    def step(states, inputs):
+        x, delta, write, read, *is_kept = inputs
         decay = ops.exp(ops.expand_dims(delta, 1) * log_decay)
-        state = decay * state + ops.expand_dims(delta * x, 1) * ops.expand_dims(write, 2)
-        return state, ops.sum(ops.expand_dims(read, 2) * state, axis=1)
+        state = decay * states[0] + ops.expand_dims(delta * x, 1) * ops.expand_dims(write, 2)
+        kept = [ops.where(this, state, states[1]) for this in is_kept]
+        return (state, *kept), ops.sum(ops.expand_dims(read, 2) * state, axis=1)
 
-    first = ops.zeros((ops.shape(x)[0], *log_decay.shape), dtype=x.dtype)
-    inputs = tuple(ops.swapaxes(tensor, 0, 1) for tensor in (x, delta, write, read))
-    return ops.swapaxes(ops.scan(step, first, inputs)[1], 0, 1)
+    if first is None:
+        first = ops.zeros((ops.shape(x)[0], *log_decay.shape), dtype=x.dtype)
+    is_kept = () if num_kept is None else (ops.arange(x.shape[1]) < num_kept,)
+    inputs = (*(ops.swapaxes(tensor, 0, 1) for tensor in (x, delta, write, read)), *is_kept)
+    states, y = ops.scan(step, (first, *(first for _ in is_kept)), inputs)
+    return ops.swapaxes(y, 0, 1), states[-1]
 
 
-def _associative(x, delta, log_decay, write, read):
+def _associative(x, delta, log_decay, write, read, first, num_kept):
     decay = ops.exp(ops.expand_dims(delta, 2) * log_decay)
-    states = linear_recurrence(decay, ops.expand_dims(delta * x, 2) * ops.expand_dims(write, 3))
-    return ops.sum(ops.expand_dims(read, 3) * states, axis=2)
-
-
-def continue_scan(state, x, delta, log_decay, write, read, num_kept=None):
-    """Returns what the state before the first position adds to `selective_scan`, and the state after the last.
-
-    Args:
-        state: Float tensor `(batch, states, channels)`.
-        x: See `selective_scan`.
-        delta: See there.
-        log_decay: See there.
-        write: See there.
-        read: See there.
-        num_kept: Integer scalar: the state after as many positions; by default after all.
-
-    Returns:
-        Tensor `(batch, length, channels)`, and a state.
-    """
-    log_decay = ops.transpose(log_decay)
-
-    def decays(delta):
-        return ops.exp(ops.expand_dims(delta, 2) * log_decay)
-
-    from_before = ops.expand_dims(read, 3) * decays(ops.cumsum(delta, axis=1)) * ops.expand_dims(state, 1)
-    delta = zero_after(delta, 1, num_kept)
-    taken = decays(sum_after(delta, 1)) * ops.expand_dims(delta * x, 2) * ops.expand_dims(write, 3)
-    return ops.sum(from_before, axis=2), ops.squeeze(decays(ops.sum(delta, 1, keepdims=True)), 1) * state + ops.sum(
-        taken, axis=1
-    )
+    added = ops.expand_dims(delta * x, 2) * ops.expand_dims(write, 3)
+    if first is None:
+        states = linear_recurrence(decay, added)
+        return ops.sum(ops.expand_dims(read, 3) * states, axis=2), None
+    first = ops.expand_dims(first, 1)  # is what a position before the others adds
+    states = linear_recurrence(ops.concatenate([first, decay], axis=1), ops.concatenate([first, added], axis=1))
+    last = states[:, -1] if num_kept is None else ops.take(states, num_kept, axis=1)
+    return ops.sum(ops.expand_dims(read, 3) * states[:, 1:], axis=2), last
 
 
 METHODS = {"loop": _loop, "associative": _associative}
