@@ -1,4 +1,4 @@
-"""What the command lines of the recipes share."""
+"""What the command lines share."""
 
 import contextlib
 import shlex
@@ -9,6 +9,9 @@ import typer
 
 from applications.errors import UserError
 
+BackendName = Annotated[
+    str | None, typer.Option(help="jax, tensorflow or torch.", show_default="KERAS_BACKEND, or the first installed")
+]
 DistributionName = Annotated[
     str,
     typer.Option(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
-from applications.commands import errors, print_table
+from applications.commands import BackendName, errors, print_table
 from applications.errors import UserError
 from applications.files import writable_file, write_whole
 from applications.memory import keep_freed_memory
@@ -32,9 +32,7 @@ def main(
     batch_size: Annotated[int, typer.Option(help="Sequences generated at once.")] = 4,
     length: Annotated[int, typer.Option(help=f"Tokens of a sequence with its prompt, above {PROMPT_LENGTH}.")] = 128,
     rounds: Annotated[int, typer.Option(help="Calls of each variant that count.")] = 25,
-    backend: Annotated[
-        str | None, typer.Option(help="jax, tensorflow or torch.", show_default="KERAS_BACKEND, or the first installed")
-    ] = None,
+    backend: BackendName = None,
     out: Annotated[
         str | None,
         typer.Option(help="JSON file; folders are made.", show_default="runs/generate_speed_BACKEND.json"),

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
-from applications.commands import errors, origin, print_table
+from applications.commands import BackendName, errors, origin, print_table
 from applications.errors import UserError
 from applications.files import writable_file, write_json
 from applications.memory import keep_freed_memory
@@ -30,9 +30,7 @@ def main(
     calls: Annotated[
         int, typer.Option(help="Calls in a measurement, which then waits for the device: ten or more on a GPU.")
     ] = 1,
-    backend: Annotated[
-        str | None, typer.Option(help="jax, tensorflow or torch.", show_default="KERAS_BACKEND, or the first installed")
-    ] = None,
+    backend: BackendName = None,
     modes: Annotated[
         str | None,
         typer.Option(help="Of jit; graph, xla; eager, compile; comma-separated.", show_default="all of the backend"),

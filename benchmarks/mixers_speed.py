@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
-from applications.commands import errors, print_table
+from applications.commands import BackendName, errors, print_table
 from applications.errors import UserError
 from applications.files import writable_file, write_whole
 from applications.memory import keep_freed_memory
@@ -22,9 +22,7 @@ def main(
     dim: Annotated[int, typer.Option(help="Width of the layers, a multiple of 16.")] = 128,
     batch_size: Annotated[int, typer.Option(help="Sequences of a step.")] = 32,
     rounds: Annotated[int, typer.Option(help="Steps of each that count.")] = 15,
-    backend: Annotated[
-        str | None, typer.Option(help="jax, tensorflow or torch.", show_default="KERAS_BACKEND, or the first installed")
-    ] = None,
+    backend: BackendName = None,
     out: Annotated[
         str | None, typer.Option(help="JSON file; folders are made.", show_default="runs/mixers_speed_BACKEND.json")
     ] = None,

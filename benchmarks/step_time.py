@@ -4,7 +4,6 @@ import functools
 import json
 import math
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
+from applications.commands import BackendName, errors, print_table
 from applications.errors import UserError
 from applications.files import writable_file, write_whole
 from applications.memory import keep_freed_memory
@@ -34,9 +34,6 @@ MaxSeconds = Annotated[
 Precision = Annotated[str, typer.Option(help=f"Keras's dtype policy: {', '.join(PRECISIONS)}.")]
 Jit = Annotated[str, typer.Option(help="Keras's jit_compile: true, false or auto.")]
 Mode = Annotated[str, typer.Option(help="train, infer or both.")]
-Backend = Annotated[
-    str | None, typer.Option(help="jax, tensorflow or torch.", show_default="KERAS_BACKEND, or the first installed")
-]
 Out = Annotated[
     str | None,
     typer.Option(help="JSON file; folders are made.", show_default="runs/step_time/SUBJECT_step_time_BACKEND.json"),
@@ -63,11 +60,11 @@ def resnet50(
     precision: Precision = "float32",
     jit: Jit = "auto",
     mode: Mode = "both",
-    backend: Backend = None,
+    backend: BackendName = None,
     out: Out = None,
 ):
     """ResNet-50: keras (keras.applications.ResNet50), add+1 (one more block), and add, rw, ... of LaurelResNet50."""
-    try:
+    with errors():
         chosen = choose_backend(backend)
         from benchmarks import resnet50 as subject
 
@@ -92,9 +89,6 @@ def resnet50(
             build=lambda variant: subject.build(variant, image_size, JIT[jit]),
             batch=lambda: subject.batch(batch_size, image_size),
         )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
 
 
 @app.command()
@@ -114,11 +108,11 @@ def decoder(
     precision: Precision = "float32",
     jit: Jit = "auto",
     mode: Mode = "train",
-    backend: Backend = None,
+    backend: BackendName = None,
     out: Out = None,
 ):
     """A decoder of a size that fits the machine, with few tokens, or LaurelDecoderLM; add+1, add+4 have more blocks."""
-    try:
+    with errors():
         chosen = choose_backend(backend)
         from benchmarks import decoder as subject
 
@@ -153,15 +147,12 @@ def decoder(
             build=lambda variant: subject.build_for_training(variant, **shape, jit_compile=JIT[jit]),
             batch=lambda: subject.batch(batch_size, length, size),
         )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
 
 
 @app.command("cifar10_small")
-def cifar10_small(rounds: Rounds = 40, mode: Mode = "both", backend: Backend = None, out: Out = None):
+def cifar10_small(rounds: Rounds = 40, mode: Mode = "both", backend: BackendName = None, out: Out = None):
     """The network of the ResNet recipe's CIFAR-10 comparison, with each of its joins."""
-    try:
+    with errors():
         chosen = choose_backend(backend)
         from applications.laurel_resnet50 import configs
         from benchmarks import resnet50 as subject
@@ -185,15 +176,12 @@ def cifar10_small(rounds: Rounds = 40, mode: Mode = "both", backend: Backend = N
             batch=lambda: subject.batch(config.batch_size, config.image_size, classes=10),
             options=("rounds", "mode", "backend"),
         )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
 
 
 @app.command("cpp_docs_deep")
-def cpp_docs_deep(rounds: Rounds = 40, backend: Backend = None, out: Out = None):
+def cpp_docs_deep(rounds: Rounds = 40, backend: BackendName = None, out: Out = None):
     """The model of the decoder recipe's comparison, with each of its joins and those of other papers."""
-    try:
+    with errors():
         chosen = choose_backend(backend)
         from applications.laurel_decoder_lm import configs
         from benchmarks import decoder as subject
@@ -217,9 +205,6 @@ def cpp_docs_deep(rounds: Rounds = 40, backend: Backend = None, out: Out = None)
             batch=lambda: subject.batch_of_recipe(config),
             options=("rounds", "backend"),
         )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
 
 
 def run(subject, settings, out, known, build, batch, options=None):
@@ -264,7 +249,9 @@ def run(subject, settings, out, known, build, batch, options=None):
     max_seconds = settings.get("max_seconds", math.inf)
     measure(names, modes, settings["rounds"], build, batch, result["variants"], max_seconds)
     write_whole(path, lambda temporary: Path(temporary).write_text(json.dumps(result)))
-    _print_table(result)
+    from benchmarks.step_time_report import table_cells
+
+    print_table("seconds a step: median; ratios to the first: median (quartiles)", *table_cells(result), width=140)
     print(f"written: {path}")
 
 
@@ -372,21 +359,6 @@ def _check(settings, names, known):
     for key, choices in (("precision", PRECISIONS), ("jit", tuple(JIT)), ("mode", (*MODES, "both"))):
         if settings[key] not in choices:
             raise UserError(f"unknown {key} {settings[key]!r}; known: {', '.join(choices)}")
-
-
-def _print_table(result):
-    from rich.console import Console
-    from rich.table import Table
-
-    from benchmarks.step_time_report import table_cells
-
-    header, rows = table_cells(result)
-    table = Table(title="seconds a step: median; ratios to the first: median (quartiles)")
-    for name in header:
-        table.add_column(name, justify="left" if name == "variant" else "right")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=max(140, Console().width)).print(table)
 
 
 if __name__ == "__main__":

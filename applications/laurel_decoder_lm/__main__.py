@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
-from applications.commands import DistributionName, errors, origin, print_table, stopped, words
+from applications.commands import BackendName, DistributionName, errors, origin, print_table, stopped, words
 from applications.errors import UserError
 from applications.laurel_decoder_lm import configs
 from applications.memory import keep_freed_memory
@@ -32,9 +32,6 @@ Residual = Annotated[
     str | None, typer.Option(help="The join: add, rw, lr, pa or a sum such as rw+lr.", show_default="the config's")
 ]
 Seed = Annotated[int | None, typer.Option(help="Of weights and the order of the text.", show_default="the config's")]
-Backend = Annotated[
-    str | None, typer.Option(help="jax, tensorflow or torch.", show_default="KERAS_BACKEND, or the first installed")
-]
 Run = Annotated[str, typer.Argument(help="Folder of a run that has ended or stopped.")]
 
 
@@ -60,7 +57,7 @@ def train(
             show_default="runs/laurel_decoder_lm/CONFIG/RESIDUAL-seedN",
         ),
     ] = None,
-    backend: Backend = None,
+    backend: BackendName = None,
     distribution: DistributionName = "none",
     smoke: Annotated[
         bool, typer.Option("--smoke", help="A few steps of a tiny model on the built-in text; less than a minute.")
@@ -110,7 +107,7 @@ def experiment(
         str | None,
         typer.Option(help="Folder of the records; made if missing.", show_default="runs/laurel_decoder_lm/CONFIG"),
     ] = None,
-    backend: Backend = None,
+    backend: BackendName = None,
     distribution: DistributionName = "none",
 ):
     """Trains each variant with each seed, one after the other. Started again after a stop, it goes on."""
@@ -142,7 +139,7 @@ def evaluate(
     text: Annotated[
         str | None, typer.Option(help="Another text, in the forms of train; all of it.", show_default="the run's")
     ] = None,
-    backend: Backend = None,
+    backend: BackendName = None,
 ):
     """Says loss, perplexity and bits per byte on all of the held-out documents, the test documents or another text."""
     with errors():
@@ -164,7 +161,7 @@ def generate(
     sampler: Annotated[str, typer.Option(help="greedy, top_k (40), top_p (0.9) or random.")] = "top_k",
     temperature: Annotated[float, typer.Option(help="Below 1 is bolder, above 1 stranger.")] = 0.8,
     seed: Annotated[int, typer.Option(help="Of the sampler.")] = 0,
-    backend: Backend = None,
+    backend: BackendName = None,
 ):
     """Writes on from a prompt."""
     with errors():

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
-from applications.commands import DistributionName, errors, origin, print_table, stopped, words
+from applications.commands import BackendName, DistributionName, errors, origin, print_table, stopped, words
 from applications.errors import UserError
 from applications.laurel_resnet50 import configs
 from applications.memory import keep_freed_memory
@@ -34,9 +34,6 @@ NumBlocks = Annotated[
     str | None, typer.Option(help="Blocks of the four stages, such as 3,4,7,3.", show_default="the config's")
 ]
 Seed = Annotated[int | None, typer.Option(help="Of weights and batches.", show_default="the config's")]
-Backend = Annotated[
-    str | None, typer.Option(help="jax, tensorflow or torch.", show_default="KERAS_BACKEND, or the first installed")
-]
 
 
 @app.callback()
@@ -61,7 +58,7 @@ def train(
             show_default="runs/laurel_resnet50/CONFIG/RESIDUAL-seedN",
         ),
     ] = None,
-    backend: Backend = None,
+    backend: BackendName = None,
     distribution: DistributionName = "none",
     smoke: Annotated[
         bool, typer.Option("--smoke", help="A few steps of the whole network on the built-in digits.")
@@ -105,7 +102,7 @@ def experiment(
         str | None,
         typer.Option(help="Folder of the records; made if missing.", show_default="runs/laurel_resnet50/CONFIG"),
     ] = None,
-    backend: Backend = None,
+    backend: BackendName = None,
     distribution: DistributionName = "none",
 ):
     """Trains each variant with each seed, one after the other. Started again after a stop, it goes on."""
@@ -141,7 +138,7 @@ def throughput(
     residual: Residual = None,
     num_blocks: NumBlocks = None,
     steps: Annotated[int, typer.Option(help="Training steps to measure.")] = 20,
-    backend: Backend = None,
+    backend: BackendName = None,
 ):
     """Measures images a second: of the input pipeline, of the model on a fixed batch, and of both together."""
     with errors():

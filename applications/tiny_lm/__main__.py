@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
+from applications.commands import BackendName
 from applications.errors import UserError
 from applications.files import writable_folder, write_whole
 from applications.memory import keep_freed_memory
@@ -29,9 +30,7 @@ def main(
     text: Annotated[
         str | None, typer.Option(help="A UTF-8 text file of your own.", show_default="tinyshakespeare, built in")
     ] = None,
-    backend: Annotated[
-        str | None, typer.Option(help="jax, tensorflow or torch.", show_default="KERAS_BACKEND, or the first installed")
-    ] = None,
+    backend: BackendName = None,
     out: Annotated[
         str, typer.Option(help="Folder for results.json, results.csv and results.png; made if missing.")
     ] = "runs/tiny_lm",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
-from applications.commands import errors, print_table, stopped
+from applications.commands import BackendName, errors, print_table, stopped
 from applications.errors import UserError
 from applications.memory import keep_freed_memory
 from benchmarks.suite import available_processes, combined, missing, names_of, progress, records_of, run_jobs
@@ -51,9 +51,7 @@ def run(
         ),
     ] = None,
     out: Annotated[str, typer.Option(help="Folder of the records.")] = "runs/isoflop",
-    backend: Annotated[
-        str | None, typer.Option(help="jax, tensorflow or torch.", show_default="KERAS_BACKEND, or the first installed")
-    ] = None,
+    backend: BackendName = None,
 ):
     """Trains and scores; each run is a file when it ends. Started again, it goes on with what is not there.
 
