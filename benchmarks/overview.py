@@ -7,6 +7,7 @@ from benchmarks.tpu_compile_report import figures
 
 JOINS = ("rw", "lr", "pa", "rw+lr", "rw+lr+pa")
 CONTROL = "more blocks"
+TICKS = (-0.2, -0.1, -0.05, -0.02, 0, 0.02, 0.05)
 # Of long names of variants, in the plot.
 SHORT = {
     "pa@num_activations=12": "pa@12 states",
@@ -59,7 +60,8 @@ def plot(load, path):
 
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
-    for name, (low, middle, high), mean, half in points(load):
+    by_cost = sorted(points(load), key=lambda point: point[1][1])
+    for index, (name, (low, middle, high), mean, half) in enumerate(by_cost):
         label = SHORT.get(name, name)
         ours = label.split("@")[0] in JOINS
         line = axes.errorbar(
@@ -71,10 +73,14 @@ def plot(load, path):
             color="C0" if ours else "C1" if label.startswith("add") else "C2",
             elinewidth=0.6,
         )
-        axes.annotate(label, line[0].get_xydata()[0], xytext=(5, 4), textcoords="offset points", fontsize=8)
+        axes.annotate(
+            label, line[0].get_xydata()[0], xytext=(5, -10 if index % 2 else 4), textcoords="offset points", fontsize=8
+        )
+    axes.set_yscale("symlog", linthresh=0.05)
+    axes.set_yticks(TICKS, map(str, TICKS))
     axes.axhline(0, color="gray", linewidth=0.5)
     axes.axvline(0, color="gray", linewidth=0.5)
-    axes.set(xlabel="more time a training step than add, %", ylabel="less test loss than add, nats a byte")
+    axes.set(xlabel="more time a training step than add, %", ylabel="less test loss than add, nats a byte (linear within 0.05)")
     figure.savefig(path, dpi=120)
 
 

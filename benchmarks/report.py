@@ -118,6 +118,7 @@ def main(
         for name in sorted(path.stem for path in [*RESULTS.glob("*.json"), *folders]):
             result = load(name)
             PROGRAMS[result["program"]].plot(result, PLOTS / f"{name}.png")
+        overview.plot(load, PLOTS / "overview.png")
     raise typer.Exit(stale)
 
 

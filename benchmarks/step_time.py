@@ -251,7 +251,7 @@ def run(subject, settings, out, known, build, batch, options=None):
     write_whole(path, lambda temporary: Path(temporary).write_text(json.dumps(result)))
     from benchmarks.step_time_report import table_cells
 
-    print_table("seconds a step: median; ratios to the first: median (quartiles)", *table_cells(result), width=140)
+    print_table("seconds a step: median; ratios to the first: median (quartiles)", *table_cells(result), width=190)
     print(f"written: {path}")
 
 

@@ -52,5 +52,5 @@ def plot(result, path):
         axes.axhline(1.0, color="gray", linewidth=0.5)
         axes.set(ylabel=f"beside {next(iter(variants))}", title=f"{mode}, {result['backend']}")
         if max(map(len, variants)) > 12:
-            axes.tick_params(axis="x", labelrotation=20, labelsize=6)
+            axes.tick_params(axis="x", labelrotation=90, labelsize=7)
     figure.savefig(path, dpi=120)

@@ -9,7 +9,7 @@ STYLES = ("-", "--", ":")
 # What is plotted over depth: a title, and the keys of a record's joins by line style.
 LEARNED = {
     "alpha (solid), beta (dashed)": ("alpha", "beta"),
-    "gamma of x, and of states before (dashed, dotted)": ("gamma_0", "gamma_1", "gamma_2"),
+    "gamma (dashed, dotted: of earlier states)": ("gamma_0", "gamma_1", "gamma_2"),
     "norm of AB of x, and of states before": (
         "low_rank_norm_0",
         "low_rank_norm_1",
@@ -137,12 +137,13 @@ def plot(result, path):
 
     All are means of the seeds; those over training also of the joins.
     """
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 8), layout="constrained")
+    figure = Figure(figsize=(15, 8), layout="constrained")
     (by_step, by_time, in_training), over_depth = figure.subplots(2, 3)
     for index, (name, runs) in enumerate(result["variants"].items()):
-        color = f"C{index}"
+        color = f"C{index}" if len(result["variants"]) <= 10 else colormaps["tab20"](index % 20)
         steps, losses = (
             np.mean([[row[k] for row in run["held_out"]] for run in runs], axis=0) for k in ("step", "loss")
         )
@@ -154,9 +155,9 @@ def plot(result, path):
             for key, style in zip(keys, STYLES):
                 _plot_over_depth(axes, runs, key, style, color)
     by_step.set(xlabel="step", ylabel="nats a token", title="held-out loss")
-    by_step.legend(loc="upper right", fontsize="small")
+    figure.legend(*by_step.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     by_time.set(xlabel="seconds, at the pace of the fastest part", title="held-out loss")
-    in_training.set(xlabel="step", title="alpha (solid), beta (dashed), mean of the joins")
+    in_training.set(xlabel="step", title="mean of alpha (solid), beta (dashed)")
     if not in_training.lines:
         in_training.set_axis_off()
         in_training.set_title("alpha and beta in training: not recorded")
