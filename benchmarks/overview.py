@@ -62,25 +62,26 @@ def plot(load, path):
     axes = figure.subplots()
     by_cost = sorted(points(load), key=lambda point: point[1][1])
     for index, (name, (low, middle, high), mean, half) in enumerate(by_cost):
-        label = SHORT.get(name, name)
-        ours = label.split("@")[0] in JOINS
+        is_control, is_ours = name.startswith("add"), name.split("@")[0] in JOINS
         line = axes.errorbar(
             100 * (middle - 1),
             -mean,
             xerr=[[100 * (middle - low)], [100 * (high - middle)]],
             yerr=None if half is None else [[half], [half]],
-            marker="o" if ours else "s" if label.startswith("add") else "^",
-            color="C0" if ours else "C1" if label.startswith("add") else "C2",
+            marker="s" if is_control else "o" if is_ours else "^",
+            color="C1" if is_control else "C0" if is_ours else "C2",
             elinewidth=0.6,
         )
-        axes.annotate(
-            label, line[0].get_xydata()[0], xytext=(5, -10 if index % 2 else 4), textcoords="offset points", fontsize=8
-        )
+        place = {"xytext": (5, -10 if index % 2 else 4), "textcoords": "offset points"}
+        axes.annotate(f"{SHORT.get(name, name)}", line[0].get_xydata()[0], fontsize=8, **place)
     axes.set_yscale("symlog", linthresh=0.05)
     axes.set_yticks(TICKS, map(str, TICKS))
     axes.axhline(0, color="gray", linewidth=0.5)
     axes.axvline(0, color="gray", linewidth=0.5)
-    axes.set(xlabel="more time a training step than add, %", ylabel="less test loss than add, nats a byte (linear within 0.05)")
+    axes.set(
+        xlabel="more time a training step than add, %",
+        ylabel="less test loss than add, nats a byte (linear within 0.05)",
+    )
     figure.savefig(path, dpi=120)
 
 
