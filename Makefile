@@ -28,7 +28,7 @@ test wheel: export XLA_FLAGS = --xla_cpu_use_fusion_emitters=false --xla_cpu_par
 test wheel: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/$(VENV)/jax-cache
 test wheel: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 
-test: $(TEST_READY) wheel  ## Runs all tests on JAX, TensorFlow and PyTorch, or on BACKEND.
+test: $(TEST_READY) wheel  ## Runs the tests on JAX, TensorFlow and PyTorch, or on BACKEND.
 	@for backend in $(BACKEND); do \
 		echo "== $$backend"; \
 		KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS) || exit 1; \
