@@ -22,7 +22,7 @@ demo: $(DEMO_READY)  ## Trains a small LM with each residual join on real text (
 	$(BIN)/python -m applications.tiny_lm $(ARGS)
 
 # JAX's programs in tests are small and run a few times: LLVM's optimizations take longer than they save, and many
-# processes make the same programs.
+# processes make the same programs. So do its fusion emitters and its code in parallel parts.
 test wheel: export JAX_DISABLE_MOST_OPTIMIZATIONS = true
 test wheel: export XLA_FLAGS = --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 test wheel: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/$(VENV)/jax-cache
