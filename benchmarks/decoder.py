@@ -93,7 +93,6 @@ def build_for_training(
         model = LaurelCausalLM(backbone)
     model.compile(
         optimizer=keras.optimizers.AdamW(1e-4),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         weighted_metrics=None,  # not the accuracy
         jit_compile=jit_compile,
     )

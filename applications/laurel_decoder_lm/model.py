@@ -8,6 +8,7 @@ from applications.laurel_decoder_lm.peers import PEERS
 from applications.laurel_decoder_lm.schedules import schedule
 from keras_laurel import exclude_from_weight_decay
 from keras_laurel.applications import LaurelCausalLMPreprocessor, LaurelDecoderLM
+from keras_laurel.applications.laurel_decoder.crossentropy import TokenCrossentropy
 from keras_laurel.applications.laurel_decoder.sizes import SIZES
 from keras_laurel.initializers import ColumnOrthogonal
 from keras_laurel.joins import WORDS
@@ -87,7 +88,8 @@ class Trainer(keras.Model):
         super().__init__()
         self.lm = lm
         # Instead of `compile(loss=...)`, which makes things at the first step that torch.compile fails on.
-        self.criterion = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        self.criterion = TokenCrossentropy()
+        self.token_criterion = TokenCrossentropy(reduction=None)
         self.step_loss = _Last(name="step_loss")
         self.token_loss = keras.metrics.Mean(name="token_loss")
 
@@ -99,7 +101,7 @@ class Trainer(keras.Model):
             loss = self.criterion(y, y_pred, sample_weight)
             self.step_loss.update_state(loss * _replicas())
             return loss
-        losses = keras.losses.sparse_categorical_crossentropy(y, ops.cast(y_pred, "float32"), from_logits=True)
+        losses = self.token_criterion(y, y_pred)
         self.token_loss.update_state(losses, sample_weight)
         return ops.mean(losses)
 

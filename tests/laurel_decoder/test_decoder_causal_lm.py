@@ -290,6 +290,13 @@ def test_the_builder_takes_of_a_preset_what_it_is(preset):
     assert LaurelDecoderLM(folder / "preset", dtype="bfloat16").dtype_policy.name == "bfloat16"
 
 
+@pytest.mark.parametrize("tie_embeddings", [True, False])
+def test_logits_are_made_in_the_compute_dtype(tie_embeddings):
+    model = causal_lm(dtype="mixed_bfloat16", tie_embeddings=tie_embeddings)
+    logits = model({"token_ids": random_tokens()})
+    assert keras.backend.standardize_dtype(logits.dtype) == model.output.dtype == "bfloat16"
+
+
 def test_a_preset_of_a_mixed_policy_loads(tmp_path):
     model, tokens = byte_lm("rw+lr", dtype="mixed_bfloat16"), random_tokens()
     model.save_to_preset(str(tmp_path))

@@ -195,6 +195,8 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
             hidden_dim,
             tie_weights=tie_embeddings,
             embeddings_initializer=keras.initializers.RandomNormal(stddev=deviation),
+            # Which the layer forgets within a model: in mixed precision it would multiply float32 for the logits.
+            reverse_dtype=keras.dtype_policies.get(dtype).compute_dtype,
             dtype=dtype,
             name="token_embedding",
         )

@@ -7,6 +7,7 @@ import keras_hub
 from keras import ops
 
 from keras_laurel.applications.laurel_decoder.backbone import LaurelDecoderBackbone, WithoutPaddingMask
+from keras_laurel.applications.laurel_decoder.crossentropy import TokenCrossentropy
 from keras_laurel.applications.laurel_decoder.preprocessor import LaurelCausalLMPreprocessor
 from keras_laurel.applications.laurel_decoder.torch_loader import FitsTorchLoaders
 from keras_laurel.mixers import CausalAttention
@@ -60,6 +61,10 @@ class LaurelCausalLM(WithoutPaddingMask, FitsTorchLoaders, keras_hub.models.Caus
         inputs = backbone.input
         outputs = backbone.token_embedding(backbone(inputs), reverse=True)
         super().__init__(inputs, outputs, **kwargs)  # pyright: ignore[reportCallIssue]
+
+    def compile(self, optimizer: Any = "auto", loss: Any = "auto", **kwargs):
+        """See `keras_hub.models.CausalLM.compile`; the loss by default is `TokenCrossentropy`."""
+        super().compile(optimizer, TokenCrossentropy() if isinstance(loss, str) and loss == "auto" else loss, **kwargs)
 
     def quantize(self, mode=None, config=None, filters=None, **kwargs):
         """Quantizes the model: see `keras.Model.quantize`."""
@@ -183,7 +188,7 @@ class LaurelCausalLM(WithoutPaddingMask, FitsTorchLoaders, keras_hub.models.Caus
         logits = self.backbone.token_embedding(self.backbone.layer_norm(states[0]), reverse=True)
         if scoring_mode == "logits":
             return logits
-        return keras.losses.sparse_categorical_crossentropy(target_ids, logits, from_logits=True)
+        return TokenCrossentropy(reduction=None)(target_ids, logits)
 
     def get_quantization_layer_structure(self, mode):
         """Returns the embedding and the blocks in the order in which GPTQ and AWQ quantize them."""
