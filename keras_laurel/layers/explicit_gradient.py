@@ -2,7 +2,7 @@
 
 Such a backend pays for each pass over a large tensor. Here the gradient of a scalar weight is a dot product, which
 leaves no product to be summed up afterwards, and what low-rank maps add is added where the sum lies. As in
-`jax_gradient`, the branch's output is not kept. `benchmarks/README.md` has what that gains.
+`jax_gradient`, the branch's output is not kept, nor is what a norm takes. `benchmarks/README.md` has what that gains.
 """
 
 import keras
@@ -23,11 +23,12 @@ def is_wanted(training):
     return torch.is_grad_enabled() and not exported
 
 
-def join(weights, tensors, downs=(), up=None, own_gradient=True):
-    """Returns `y = sum_i weights[i] * tensors[i] + weights[1] * sum_j projections[j] @ up_j`.
+def join(weights, tensors, gammas=(), downs=(), up=None, gain=None, epsilon=None, own_gradient=True):
+    """Returns `y = sum_i weights[i] * tensors[i] + weights[1] * inner`, with a gain `... * gain * rms_norm(inner)`.
 
-    `projections[j]` is `tensors[j - maps] @ downs[j]`: the last tensors are mapped, and never the first. So the
-    gradient of its weight follows from what is at hand, as in `jax_gradient`:
+    `inner` is `sum_j projections[j] @ up_j`, where `projections[j]` is `tensors[j - maps] @ downs[j]`, or without maps
+    `sum_j gammas[j] * tensors[j - num_gammas]`: the last tensors, and never the first. So the gradient of its weight
+    follows from what is at hand, as in `jax_gradient`:
 
         <dy, tensors[0]> = (<dy, y> - sum_(i > 0) weights[i] * dweights[i]) / weights[0]
 
@@ -35,15 +36,18 @@ def join(weights, tensors, downs=(), up=None, own_gradient=True):
         weights: List of scalar tensors of float32 or wider that weigh the first tensors; `None` is one. If the first
             is given, it is above zero, and all others are given.
         tensors: List of float tensors of shape `(batch, ..., dim)`: the branch's output and the states.
+        gammas: List of scalar tensors of float32 or wider that weigh the last tensors within a norm.
         downs: List of `maps` tensors of shape `(dim, rank)`.
         up: Tensor of shape `(maps * rank, dim)`, the `up_j` below each other; `None` without maps.
+        gain: Tensor of shape `(dim,)`, of float32 or wider; `None` without a norm.
+        epsilon: The norm's, a number.
         own_gradient: If false, the same sum by plain operations.
 
     Returns:
         Tensor of the shape and dtype of `tensors[1]`.
     """
-    factors = [*weights, up, *downs]
-    terms = Terms([factor is not None for factor in factors], len(weights))
+    factors = [*weights, *gammas, gain, up, *downs]
+    terms = Terms([factor is not None for factor in factors], len(weights), len(gammas), epsilon)
     arguments = [*(factor for factor in factors if factor is not None), *tensors]
     if not own_gradient:
         return terms.forward(*arguments)[0]
@@ -65,26 +69,32 @@ def join(weights, tensors, downs=(), up=None, own_gradient=True):
 
 
 class Terms:
-    """Computes a join and its gradient from a flat list of tensors: `weights`, `up`, `downs`, `tensors`.
+    """Computes a join and its gradient from a flat list: weights, gammas, gain, up, downs, tensors.
 
     Args:
         is_given: List of booleans, for each but the last: whether it is not `None`.
-        num_weights: How many of them are weights.
+        num_weights, num_gammas: How many of them are weights and gammas.
+        epsilon: See `join`.
     """
 
-    def __init__(self, is_given, num_weights):
+    def __init__(self, is_given, num_weights, num_gammas, epsilon):
         self.is_given = is_given
         self.num_weights = num_weights
+        self.num_gammas = num_gammas
+        self.epsilon = epsilon
         self.branch = sum(is_given)  # the place of the branch's output among the tensors
 
     def forward(self, *arguments):
         """Returns `y` and the projections."""
-        weights, up, downs, tensors = self._parts(arguments)
+        weights, gammas, gain, up, downs, tensors = self._parts(arguments)
         projections = [ops.matmul(x, down) for x, down in zip(tensors[len(tensors) - len(downs) :], downs)]
         total = None
         for weight, x in zip(weights, tensors):
             total = _plus_scaled(total, weight, x)
-        if downs:
+        if gain is not None:
+            inner = _inner(gammas, up, tensors, projections)
+            total = _plus_scaled(total, _times(weights[1], gain), ops.rms_normalization(inner, epsilon=self.epsilon))
+        elif downs:
             total = _plus_product(total, weights[1], _joined(projections), up)
         return ops.cast(total, tensors[1].dtype), *projections
 
@@ -98,18 +108,31 @@ class Terms:
             dy: Gradient of `y`.
             dprojections: List of the projections' own gradients, for a gradient of the gradient; `None` for zero.
         """
-        weights, up, downs, tensors = self._parts(arguments)
+        weights, gammas, gain, up, downs, tensors = self._parts(arguments)
         wide = ops.cast(dy, _wide(dy))
         dtensors = [_plus_scaled(None, weight, dy) for weight in weights] + [None] * (len(tensors) - len(weights))
         dweights = [None if weight is None else _dot(wide, x) for weight, x in zip(weights[1:], tensors[1:])]
-        dup, ddowns = [], []
+        # Without a norm, beta is multiplied where the tensors are smallest.
+        dinner, beta, dgain = dy, weights[1], []
+        if gain is not None:
+            inner = _inner(gammas, up, tensors, projections)
+            dinner, dfactor = _norm_gradient(inner, _times(weights[1], gain), wide, self.epsilon)
+            dgain = [_times(weights[1], dfactor)]
+            if beta is not None:
+                dweights[0] += ops.sum(gain * dfactor)
+                beta = None
+        dgammas, dup, ddowns = [], [], []
+        for j, gamma in enumerate(gammas):
+            at = len(tensors) - len(gammas) + j
+            dgammas.append(_dot(dinner, tensors[at]))
+            dtensors[at] = _plus_scaled(dtensors[at], gamma, dinner)
         if downs:
-            left = _joined(projections)
-            dleft = ops.matmul(dy, ops.transpose(up))
-            dup = ops.matmul(ops.transpose(_rows(left)), _rows(dy))
-            if weights[1] is not None:
+            left, dinner = _joined(projections), ops.cast(dinner, dy.dtype)
+            dleft = ops.matmul(dinner, ops.transpose(up))
+            dup = ops.matmul(ops.transpose(_rows(left)), _rows(dinner))
+            if beta is not None:
                 dweights[0] += _dot(ops.cast(dleft, wide.dtype), left)
-                dleft, dup = (ops.cast(weights[1] * ops.cast(part, wide.dtype), part.dtype) for part in (dleft, dup))
+                dleft, dup = (ops.cast(beta * ops.cast(part, wide.dtype), part.dtype) for part in (dleft, dup))
             dup = [dup]
             for j, dprojection in enumerate(ops.split(dleft, len(downs), axis=-1)):
                 if dprojections is not None and dprojections[j] is not None:
@@ -121,13 +144,40 @@ class Terms:
             others = sum(weight * dweight for weight, dweight in zip(weights[1:], dweights) if weight is not None)
             dweights.insert(0, (_dot(wide, y) - others) / weights[0])
         dweights = [dweight for dweight in dweights if dweight is not None]
-        return *dweights, *dup, *ddowns, *(ops.cast(dx, x.dtype) for dx, x in zip(dtensors, tensors))
+        dtensors = [ops.cast(dx, x.dtype) for dx, x in zip(dtensors, tensors)]
+        return *dweights, *dgammas, *dgain, *dup, *ddowns, *dtensors
 
     def _parts(self, arguments):
         given = iter(arguments)
         factors = [next(given) if is_given else None for is_given in self.is_given]
-        weights, (up, *downs) = factors[: self.num_weights], factors[self.num_weights :]
-        return weights, up, downs, list(given)
+        weights, factors = factors[: self.num_weights], factors[self.num_weights :]
+        gammas, (gain, up, *downs) = factors[: self.num_gammas], factors[self.num_gammas :]
+        return weights, gammas, gain, up, downs, list(given)
+
+
+def _inner(gammas, up, tensors, projections):
+    """Returns what the norm normalizes, in float32 or wider."""
+    if projections:
+        inner = ops.matmul(_joined(projections), up)
+        return ops.cast(inner, _wide(inner))
+    total = None
+    for gamma, x in zip(gammas, tensors[len(tensors) - len(gammas) :]):
+        total = _plus_scaled(total, gamma, x)
+    return total
+
+
+def _norm_gradient(inner, factor, dy, epsilon):
+    """Returns the gradients of `inner` and of `factor`, `(dim,)`, where `dy` is that of `factor * rms_norm(inner)`."""
+    root = ops.rsqrt(ops.mean(ops.square(inner), axis=-1, keepdims=True) + epsilon)
+    normalized = root * inner
+    product = dy * normalized
+    dfactor = ops.sum(_rows(product), axis=0)
+    mean = ops.expand_dims(ops.matmul(product, factor), -1) / inner.shape[-1]
+    return root * (factor * dy - mean * normalized), dfactor
+
+
+def _times(scale, x):
+    return x if scale is None else scale * x
 
 
 def _plus_scaled(total, weight, x):

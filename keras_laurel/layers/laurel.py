@@ -233,7 +233,7 @@ class Laurel(keras.layers.Layer):
     @property
     def _has_explicit_gradient(self):
         """Whether `explicit_gradient` can differentiate the join, whose weights are scalars and whose maps are last."""
-        if keras.backend.backend() not in ("tensorflow", "torch") or self.axis != -1 or self.norm or self.per_channel:
+        if keras.backend.backend() not in ("tensorflow", "torch") or self.axis != -1 or self.per_channel:
             return False
         return self._is_bounded and not self._is_quantized
 
@@ -309,7 +309,9 @@ class Laurel(keras.layers.Layer):
 
     def _terms(self, alpha, beta, fx, states):
         """Returns the keyword arguments of `explicit_gradient.join`."""
-        tensors = [fx, *states]
+        terms: Any = {"weights": [alpha, beta], "tensors": [fx, *states]}
+        if self.norm:
+            terms |= {"gain": ops.convert_to_tensor(self.gain), "epsilon": self.norm_epsilon}
         gamma = None if self.num_activations is None else ops.convert_to_tensor(self.augmentation.gamma)
         low_rank = self._low_rank
         if low_rank is not None:
@@ -318,13 +320,15 @@ class Laurel(keras.layers.Layer):
             if gamma is not None:
                 maps = ops.reshape(up, (len(downs), self.rank, -1))
                 up = ops.reshape(ops.cast(gamma[:, None, None] * ops.cast(maps, gamma.dtype), up.dtype), up.shape)
-            return {"weights": [alpha, beta], "tensors": tensors, "downs": downs, "up": up}
+            return {**terms, "downs": downs, "up": up}
         if gamma is None:
-            return {"weights": [alpha, beta], "tensors": tensors}
+            return terms
+        if self.norm:
+            return {**terms, "gammas": [gamma[j] for j in range(gamma.shape[0])]}
         gamma = [gamma[j] if beta is None else beta * gamma[j] for j in range(gamma.shape[0])]
         if self.previous == "first" and len(states) == 2:
-            return {"weights": [alpha, beta, *gamma], "tensors": tensors}
-        return {"weights": [alpha, gamma[0] + (1.0 if beta is None else beta), *gamma[1:]], "tensors": tensors}
+            return {**terms, "weights": [alpha, beta, *gamma]}
+        return {**terms, "weights": [alpha, gamma[0] + (1.0 if beta is None else beta), *gamma[1:]]}
 
     def _weighed(self, states):
         """Returns the states that are weighed, channels last."""

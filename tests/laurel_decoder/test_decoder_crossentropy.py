@@ -13,7 +13,9 @@ WEIGHTS = np.array([[1.0, 0.0, 0.5], [0.0, 2.0, 1.0]])
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weighted"])
-@pytest.mark.parametrize("arguments", [{}, {"reduction": None}, {"ignore_class": 1}], ids=["", "no_reduction", "ignore"])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"reduction": None}, {"ignore_class": 1}], ids=["", "no_reduction", "ignore"]
+)
 def test_its_values_are_those_of_keras(arguments, weights):
     expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True, **arguments)(TOKENS, LOGITS, weights)
     loss = TokenCrossentropy(**arguments)(TOKENS, LOGITS, weights)
@@ -33,4 +35,5 @@ def test_a_language_model_has_it_by_default():
 
 def test_its_config_makes_it_again():
     loss = keras.losses.deserialize(keras.losses.serialize(TokenCrossentropy(ignore_class=-1)))
-    assert isinstance(loss, TokenCrossentropy) and loss.from_logits and loss.ignore_class == -1
+    assert isinstance(loss, TokenCrossentropy)
+    assert (loss.from_logits, loss.ignore_class) == (True, -1)

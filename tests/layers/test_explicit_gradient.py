@@ -101,6 +101,22 @@ def test_the_branch_is_not_kept(name):
     assert not any(tensor.data_ptr() == branch for tensor in kept)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="TensorFlow does not tell what its tapes keep")
+@pytest.mark.parametrize("name", OWN)
+def test_of_large_tensors_only_the_states_and_the_sum_are_kept(name):
+    import torch
+
+    config = {**VARIANTS[name], "drop_path": 0.0}
+    inputs = [ops.cast(array, "bfloat16").requires_grad_() for array in random_inputs(config)]
+    join, kept = random_join(config, dtype="mixed_bfloat16"), []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: (kept.append(tensor), tensor)[1], lambda tensor: tensor
+    ):
+        y = join(inputs, training=True)
+    known = {tensor.data_ptr() for tensor in (*inputs, y)}
+    assert {tensor.data_ptr() for tensor in kept if tensor.shape == y.shape} <= known
+
+
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="of PyTorch")
 def test_vmap_of_a_gradient():
     import torch
@@ -121,7 +137,7 @@ def test_vmap_of_a_gradient():
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="of PyTorch")
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch.compile does so itself
-@pytest.mark.parametrize("name", ["rw", "pa", "rw+pa", "rw+lr", "lr+pa_first", "rw+lr+pa"])
+@pytest.mark.parametrize("name", ["rw", "pa", "rw+pa", "rw+lr", "lr+pa_first", "rw+lr+pa", "rw+lr+pa_norm"])
 def test_torch_compile_makes_one_graph_where_a_state_stands_in_for_earlier_ones(name):
     import torch
 
