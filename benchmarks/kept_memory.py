@@ -46,6 +46,7 @@ def main(
         result = {
             "program": "kept_memory",
             **origin("benchmarks.kept_memory"),
+            "precision": "mixed_bfloat16",
             "settings": {"size": size, **settings},
             "variants": {name: measure(name, size, num_layers, batch_size, length) for name in names},
         }
