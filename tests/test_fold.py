@@ -343,6 +343,7 @@ def in_float64(model, x):
     return normalized(x, norms[-1]) @ wide(last.kernel) + wide(last.bias)
 
 
+@pytest.mark.slow_on("jax", "tensorflow")
 @pytest.mark.parametrize(
     ("alpha", "beta"),
     [(10, -10), (0, -1), *[pytest.param(*pair, marks=pytest.mark.slow) for pair in ((-3, 0.5), (1, 1))]],

@@ -25,6 +25,7 @@ def test_plain_counts_are_those_published(num_blocks, count):
     assert trainable(LaurelResNet50(weights=None, residual="add", num_blocks=num_blocks)) == count
 
 
+@pytest.mark.slow_on("jax", "tensorflow")
 def test_plain_is_keras_resnet50_to_the_last_weight_and_output():
     own = LaurelResNet50(weights=None, input_shape=(32, 32, 3), include_top=False, pooling="avg", residual="add")
     other = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), include_top=False, pooling="avg")

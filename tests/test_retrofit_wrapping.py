@@ -288,7 +288,7 @@ def generated_without_cache(model):
     return tokens
 
 
-@pytest.mark.parametrize("make", [pytest.param(llama, marks=pytest.mark.slow_on("tensorflow")), gpt2])
+@pytest.mark.parametrize("make", [pytest.param(llama, marks=pytest.mark.slow_on("jax", "tensorflow")), gpt2])
 def test_causal_lm(make, tmp_path):
     model = make()
     new = laurelize(model, "rw+lr+pa", rank=2, wrap=block_class(model))

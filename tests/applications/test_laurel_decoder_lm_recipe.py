@@ -168,6 +168,7 @@ def test_a_preset_of_another_vocabulary_is_refused(run, monkeypatch):
     assert "has a vocabulary of 256 tokens, but the tokenizer of the run has 300" in outcome.stderr
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt

@@ -151,6 +151,7 @@ def test_the_rate_warms_up_and_falls_to_zero():
     assert [round(float(rate(step)), 5) for step in (0, 5, 10, 25, 40)] == [0.0, 0.4, 0.8, 0.4, 0.0]
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_variants_of_a_seed_start_from_equal_kernels_and_decay_theirs_alone():
     images = sources.load_images(SMALL)
     plain, laurel, other = (

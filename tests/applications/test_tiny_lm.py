@@ -77,6 +77,7 @@ def test_a_missing_backend_is_named(monkeypatch):
     )
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_help_names_the_variants():
     outcome = invoke("--help")
     assert outcome.exit_code == 0

@@ -11,7 +11,7 @@ def invoke(*arguments):
     return CliRunner().invoke(mixers_speed.app, [str(argument) for argument in arguments])
 
 
-@pytest.mark.slow_on("tensorflow")
+@pytest.mark.slow_on("jax", "tensorflow")
 def test_a_run_records_the_seconds_of_each_round_and_prints_the_table(tmp_path):
     path = tmp_path / "new" / "speed.json"
     outcome = invoke("--length", 3, "--dim", 16, "--batch-size", 1, "--rounds", 2, "--out", path)

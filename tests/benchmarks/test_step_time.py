@@ -76,6 +76,7 @@ def test_the_recipes_comparison_is_a_subject(tiny, tmp_path):
     assert (result["settings"]["batch_size"], tiny[0][1].input_shape) == (125, (None, 32))
 
 
+@pytest.mark.slow_on("jax", "tensorflow")
 @pytest.mark.parametrize("variant", ["add", "pa@num_activations=4", "hyperconnections"])
 def test_the_decoder_recipes_models_are_timed_as_it_trains_them(variant, monkeypatch, tmp_path):
     monkeypatch.setattr(decoder, "COMPARED", (variant,))

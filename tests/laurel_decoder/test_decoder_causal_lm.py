@@ -359,7 +359,8 @@ def test_lora_changes_nothing_at_first_then_trains_alone(tmp_path):
 QUANTIZATION_ERRORS = {"int8": 0.15, "int4": 0.6}
 
 
-@pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.slow_on("tensorflow"))])
+@pytest.mark.slow_on("tensorflow")
+@pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.slow_on("jax"))])
 def test_a_quantized_model_reloads(tmp_path, mode):
     model, tokens = byte_lm("rw+lr+pa", tie_embeddings=False), random_tokens()
     exact = to_numpy(model(tokens))

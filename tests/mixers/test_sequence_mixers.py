@@ -308,6 +308,7 @@ def test_config_names_every_argument(name):
     assert isinstance(copy.output_initializer, keras.initializers.Zeros)
 
 
+@pytest.mark.slow_on("jax")
 @pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method implemented")
 @pytest.mark.parametrize(
     ("name", "mode"),
