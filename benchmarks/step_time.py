@@ -33,6 +33,10 @@ MaxSeconds = Annotated[
 ]
 Precision = Annotated[str, typer.Option(help=f"Keras's dtype policy: {', '.join(PRECISIONS)}.")]
 Jit = Annotated[str, typer.Option(help="Keras's jit_compile: true, false or auto.")]
+FitSteps = Annotated[
+    int,
+    typer.Option(help="Training steps of a `fit` that is measured whole and divided by them; 0 for train_on_batch."),
+]
 Mode = Annotated[str, typer.Option(help="train, infer or both.")]
 Out = Annotated[
     str | None,
@@ -45,7 +49,8 @@ def main():
     """Times training and inference of a model's variants, step by step in random order, in one process.
 
     A training step is `train_on_batch`, an inference step `predict_on_batch`, as Keras compiles them; each ends when
-    the device has. The first steps, which compile, are reported and do not count.
+    the device has. The first steps, which compile, are reported and do not count. A GPU that waits for the host between
+    such steps does so less in a `fit` (`--fit-steps`).
     """
     keep_freed_memory()
 
@@ -59,6 +64,7 @@ def resnet50(
     max_seconds: MaxSeconds = None,
     precision: Precision = "float32",
     jit: Jit = "auto",
+    fit_steps: FitSteps = 0,
     mode: Mode = "both",
     backend: BackendName = None,
     out: Out = None,
@@ -76,6 +82,7 @@ def resnet50(
             "image_size": image_size,
             "rounds": rounds,
             **({} if max_seconds is None else {"max_seconds": max_seconds}),
+            **({"fit_steps": fit_steps} if fit_steps else {}),
             "precision": precision,
             "jit": jit,
             "mode": mode,
@@ -107,6 +114,7 @@ def decoder(
     max_seconds: MaxSeconds = None,
     precision: Precision = "float32",
     jit: Jit = "auto",
+    fit_steps: FitSteps = 0,
     mode: Mode = "train",
     backend: BackendName = None,
     out: Out = None,
@@ -134,6 +142,7 @@ def decoder(
             "length": length,
             "rounds": rounds,
             **({} if max_seconds is None else {"max_seconds": max_seconds}),
+            **({"fit_steps": fit_steps} if fit_steps else {}),
             "precision": precision,
             "jit": jit,
             "mode": mode,
@@ -247,7 +256,8 @@ def run(subject, settings, out, known, build, batch, options=None):
     print(f"{len(names)} variants of {subject} on {settings['backend']}, {result['device']}", flush=True)
     modes = MODES if settings["mode"] == "both" else (settings["mode"],)
     max_seconds = settings.get("max_seconds", math.inf)
-    measure(names, modes, settings["rounds"], build, batch, result["variants"], max_seconds)
+    fit_steps = settings.get("fit_steps", 0)
+    measure(names, modes, settings["rounds"], build, batch, result["variants"], max_seconds, fit_steps)
     write_whole(path, lambda temporary: Path(temporary).write_text(json.dumps(result)))
     from benchmarks.step_time_report import table_cells
 
@@ -255,7 +265,7 @@ def run(subject, settings, out, known, build, batch, options=None):
     print(f"written: {path}")
 
 
-def measure(names, modes, rounds, build, batch, record, max_seconds=math.inf):
+def measure(names, modes, rounds, build, batch, record, max_seconds=math.inf, fit_steps=0):
     """Builds the variants and times them in each mode.
 
     Args:
@@ -268,6 +278,7 @@ def measure(names, modes, rounds, build, batch, record, max_seconds=math.inf):
             `compile_seconds`, of the first step, `memory`, the bytes that a step takes (see `step_memory`), and
             `seconds`: lists of one a round, by clock.
         max_seconds: See `side_by_side`.
+        fit_steps: Training steps of a `fit` that is timed in place of one step; 0 for one step.
     """
     import keras
 
@@ -294,11 +305,14 @@ def measure(names, modes, rounds, build, batch, record, max_seconds=math.inf):
                 first = record[name]["compile_seconds"][mode] = round(time.perf_counter() - start, 6)
             record[name]["memory"][mode] = memory(step)
             print(f"{name}: first {mode} step {first:.1f} s", flush=True)
-            steps[mode][name] = step
+            fit = _fit(model, inputs, targets, fit_steps) if mode == "train" and fit_steps else None
+            steps[mode][name] = fit or step
     for mode in modes:
         # Two more, as a step may compile again for the optimizer's state that the first one made.
         progress = functools.partial(_print_round, mode, rounds)
         seconds = side_by_side(steps[mode], rounds, warmup=2, on_round=progress, max_seconds=max_seconds)
+        if mode == "train" and fit_steps:
+            seconds = keras.tree.map_structure(lambda value: value / fit_steps, seconds)
         for clock, measured in seconds.items():
             for name, (low, middle, high) in ratios(measured).items():
                 record[name]["seconds"].setdefault(mode, {})[clock] = [round(value, 6) for value in measured[name]]
@@ -319,6 +333,23 @@ def _train_step(model, inputs, targets):
             raise FloatingPointError(f"the loss of {model.name} is {loss}")
 
     return step
+
+
+def _fit(model, inputs, targets, steps):
+    import keras
+
+    class Repeated(keras.utils.PyDataset):
+        def __len__(self):
+            return steps
+
+        def __getitem__(self, index):
+            return inputs, targets
+
+    def fit():
+        keras.Model.fit(model, Repeated(), verbose=0)  # not keras_hub's, which would prepare strings
+        _wait(model)
+
+    return fit
 
 
 def _infer_step(model, inputs):
@@ -351,6 +382,8 @@ def _check(settings, names, known):
             raise UserError(f"unknown variant {name!r}; known: {', '.join(known)}")
     if len(set(names)) < len(names):
         raise UserError(f"a variant is named twice in {settings['variants']!r}")
+    if settings.get("fit_steps", 0) < 0:
+        raise UserError(f"--fit-steps must be at least 0, not {settings['fit_steps']}")
     if settings.get("max_seconds", 1) <= 0:
         raise UserError(f"--max-seconds must be above 0, not {settings['max_seconds']}")
     for key in ("batch_size", "rounds"):

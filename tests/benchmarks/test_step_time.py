@@ -64,6 +64,21 @@ def test_a_run_records_the_seconds_of_each_round_and_prints_the_table(tiny, tmp_
     assert "seconds a step: median" in outcome.output
 
 
+def test_a_fit_counts_as_its_steps(tiny, tmp_path, monkeypatch):
+    def eight_seconds(callables, *args, **kwargs):
+        for function in callables.values():
+            function()
+        return {clock: {name: [8.0] for name in callables} for clock in ("wall", "cpu")}
+
+    monkeypatch.setattr("benchmarks.timing.side_by_side", eight_seconds)
+    arguments = ["--variants", "add,rw", "--image-size", 32, "--mode", "train", "--fit-steps", 4]
+    outcome = invoke("resnet50", *arguments, "--out", tmp_path / "r.json")
+    assert outcome.exit_code == 0, outcome.output
+    assert [int(model.optimizer.iterations) for _, model in tiny] == [5, 5]  # the first, which compiles, and a fit
+    variants = json.loads((tmp_path / "r.json").read_text())["variants"]
+    assert [variant["seconds"]["train"]["wall"] for variant in variants.values()] == [[2.0], [2.0]]
+
+
 def test_the_recipes_comparison_is_a_subject(tiny, tmp_path):
     outcome = invoke("cifar10_small", "--rounds", 1, "--mode", "infer")
     assert outcome.exit_code == 0, outcome.output
@@ -145,6 +160,7 @@ def test_an_unknown_size_is_refused():
         (["--batch-size", 0], "--batch-size must be at least 1, not 0"),
         (["--image-size", 31], "--image-size must be at least 32, not 31"),
         (["--max-seconds", 0], "--max-seconds must be above 0, not 0"),
+        (["--fit-steps", -1], "--fit-steps must be at least 0, not -1"),
         (["--rounds", 0], "--rounds must be at least 1, not 0"),
         (["--precision", "int8"], "unknown precision 'int8'; known: float32"),
         (["--jit", "maybe"], "unknown jit 'maybe'; known: true, false, auto"),
