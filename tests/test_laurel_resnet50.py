@@ -25,7 +25,6 @@ def test_plain_counts_are_those_published(num_blocks, count):
     assert trainable(LaurelResNet50(weights=None, residual="add", num_blocks=num_blocks)) == count
 
 
-@pytest.mark.slow_on("jax", "tensorflow")
 def test_plain_is_keras_resnet50_to_the_last_weight_and_output():
     own = LaurelResNet50(weights=None, input_shape=(32, 32, 3), include_top=False, pooling="avg", residual="add")
     other = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), include_top=False, pooling="avg")
@@ -35,6 +34,7 @@ def test_plain_is_keras_resnet50_to_the_last_weight_and_output():
     assert np.array_equal(*(keras.ops.convert_to_numpy(model(x)) for model in (own, other)))
 
 
+@pytest.mark.slow_on("jax", "tensorflow")
 def test_residual_weights_add_32_and_the_low_rank_maps_2rd_a_join():
     plain = 25_583_592
     assert trainable(LaurelResNet50(weights=None, residual="rw")) - plain == 32

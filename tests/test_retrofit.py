@@ -127,7 +127,13 @@ def test_the_original_stays_as_it_is():
     assert model.get_config() == config
 
 
-@pytest.mark.parametrize("trainable", ["all", "laurel", "from_first_laurel"])
+@pytest.mark.parametrize(
+    "trainable",
+    [
+        "all",
+        *(pytest.param(which, marks=pytest.mark.slow_on("tensorflow")) for which in ("laurel", "from_first_laurel")),
+    ],
+)
 def test_fine_tuning_lowers_the_loss(trainable):
     model = conv_net()
     new = laurelize(model, "rw+lr", rank=2, trainable=trainable)

@@ -168,7 +168,6 @@ def test_a_preset_of_another_vocabulary_is_refused(run, monkeypatch):
     assert "has a vocabulary of 256 tokens, but the tokenizer of the run has 300" in outcome.stderr
 
 
-@pytest.mark.slow_on("tensorflow")
 def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
@@ -179,6 +178,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
     assert f"the same command goes on from the last checkpoint in {tmp_path}" in outcome.stderr
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_an_experiment_skips_what_is_done_and_goes_on_with_what_stopped(tmp_path, monkeypatch):
     config = dataclasses.replace(SMALL, sample_every=0)
     events = []

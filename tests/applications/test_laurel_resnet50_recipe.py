@@ -58,6 +58,7 @@ def folders(tmp_path, monkeypatch):
     make("broken", good | {"train/a/1.png": b"no image"})
 
 
+@pytest.mark.slow_on("jax", "tensorflow")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -151,7 +152,6 @@ def test_the_rate_warms_up_and_falls_to_zero():
     assert [round(float(rate(step)), 5) for step in (0, 5, 10, 25, 40)] == [0.0, 0.4, 0.8, 0.4, 0.0]
 
 
-@pytest.mark.slow_on("tensorflow")
 def test_variants_of_a_seed_start_from_equal_kernels_and_decay_theirs_alone():
     images = sources.load_images(SMALL)
     plain, laurel, other = (
@@ -169,6 +169,7 @@ def test_variants_of_a_seed_start_from_equal_kernels_and_decay_theirs_alone():
     assert all(v.name == "kernel" for v in decayed)
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, monkeypatch):
     config = dataclasses.replace(SMALL, residual="rw")
     events = []

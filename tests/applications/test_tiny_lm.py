@@ -77,13 +77,13 @@ def test_a_missing_backend_is_named(monkeypatch):
     )
 
 
-@pytest.mark.slow_on("tensorflow")
 def test_help_names_the_variants():
     outcome = invoke("--help")
     assert outcome.exit_code == 0
     assert all(name in outcome.output for name in compare.KNOWN_VARIANTS)
 
 
+@pytest.mark.slow_on("tensorflow")
 def test_an_interrupt_keeps_what_was_measured(monkeypatch, text_file):
     train = compare.train_side_by_side
 
