@@ -6,9 +6,10 @@ import keras
 import keras_hub
 import numpy as np
 
+from applications.errors import UserError
 from applications.laurel_decoder_lm import configs
 from applications.laurel_decoder_lm import model as recipe
-from applications.variants import parsed
+from applications.variants import check_names, parsed
 from keras_laurel.applications import LaurelByteTokenizer, LaurelCausalLM, LaurelDecoderBackbone, LaurelDecoderLM
 from keras_laurel.applications.laurel_decoder.mixers import MIXERS
 from keras_laurel.applications.laurel_decoder.sizes import SIZES
@@ -97,6 +98,27 @@ def build_for_training(
         jit_compile=jit_compile,
     )
     return model
+
+
+def checked(variants, size, counts):
+    """Returns the list of names in `variants`, what a command line has of `build_for_training`.
+
+    Args:
+        variants: String of comma-separated variants.
+        size: A key of `SIZES`.
+        counts: Dictionary of options to numbers.
+
+    Raises:
+        UserError: If a name or the size is unknown, or a count below 1.
+    """
+    names = [name.strip() for name in variants.split(",")]
+    check_names(names, KNOWN_TRAINING_VARIANTS)
+    if size not in SIZES:
+        raise UserError(f"unknown size {size!r}; known: {', '.join(SIZES)}")
+    for option, value in counts.items():
+        if value < 1:
+            raise UserError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
+    return names
 
 
 def build_of_recipe(variant, config):

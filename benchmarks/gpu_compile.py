@@ -13,7 +13,6 @@ from applications.backend import choose_backend
 from applications.commands import errors, origin, print_table
 from applications.errors import UserError
 from applications.files import writable_file, write_json
-from applications.variants import check_names
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -45,15 +44,10 @@ def main(
         choose_backend("jax")
         from benchmarks import abstract_step, decoder, gpu_compile_report
 
-        names = [name.strip() for name in variants.split(",")]
-        check_names(names, decoder.KNOWN_TRAINING_VARIANTS)
-        for option, value, known in (("size", size, decoder.SIZES), ("gpu", gpu, abstract_step.GPUS)):
-            if value not in known:
-                raise UserError(f"unknown {option} {value!r}; known: {', '.join(known)}")
         counts = {"num_layers": num_layers, "batch_size": batch_size, "length": length}
-        for option, value in counts.items():
-            if value < 1:
-                raise UserError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
+        names = decoder.checked(variants, size, counts)
+        if gpu not in abstract_step.GPUS:
+            raise UserError(f"unknown gpu {gpu!r}; known: {', '.join(abstract_step.GPUS)}")
         settings = {"size": size, "gpu": gpu, **counts, "padding_mask": padding_mask}
         path = writable_file(out)
         devices = abstract_step.gpu(gpu)

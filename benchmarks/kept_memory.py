@@ -7,9 +7,7 @@ import typer
 
 from applications.backend import choose_backend
 from applications.commands import errors, origin, print_table
-from applications.errors import UserError
 from applications.files import writable_file, write_json
-from applications.variants import check_names
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -34,14 +32,8 @@ def main(
         choose_backend("torch")
         from benchmarks import decoder, kept_memory_report
 
-        names = [name.strip() for name in variants.split(",")]
-        check_names(names, decoder.KNOWN_TRAINING_VARIANTS)
-        if size not in decoder.SIZES:
-            raise UserError(f"unknown size {size!r}; known: {', '.join(decoder.SIZES)}")
         settings = {"num_layers": num_layers, "batch_size": batch_size, "length": length}
-        for option, value in settings.items():
-            if value < 1:
-                raise UserError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
+        names = decoder.checked(variants, size, settings)
         path = writable_file(out)
         result = {
             "program": "kept_memory",

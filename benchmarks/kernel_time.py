@@ -14,7 +14,6 @@ from applications.backend import choose_backend
 from applications.commands import BackendName, errors, origin, print_table
 from applications.errors import UserError
 from applications.files import writable_file, write_json
-from applications.variants import check_names
 
 WARM_UP = 4
 LARGEST = 12
@@ -44,14 +43,8 @@ def main(
         backend = choose_backend(backend)
         from benchmarks import decoder, kernel_time_report
 
-        names = [name.strip() for name in variants.split(",")]
-        check_names(names, decoder.KNOWN_TRAINING_VARIANTS)
-        if size not in decoder.SIZES:
-            raise UserError(f"unknown size {size!r}; known: {', '.join(decoder.SIZES)}")
         settings = {"num_layers": num_layers, "batch_size": batch_size, "length": length, "steps": steps}
-        for option, value in settings.items():
-            if value < 1:
-                raise UserError(f"--{option.replace('_', '-')} must be at least 1, not {value}")
+        names = decoder.checked(variants, size, settings)
         path = writable_file(out)
         profile = {"jax": profile_jax, "torch": profile_torch}.get(backend)
         if profile is None:
