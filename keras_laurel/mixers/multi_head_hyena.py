@@ -20,8 +20,10 @@ class MultiHeadHyena(keras.layers.Layer):
         state[t] = sum_j filter[j] * outer(key[t - j], value[t - j]) + skip * outer(key[t], value[t])
         y[t] = concatenate over heads(query[t] @ state[t]) @ output + bias
 
-    A head has one filter and one skip for its `d * d` products; the convolution is in float32 or finer. With
-    `D = dim`, `k = num_taps`, `n = projection_tiles`, `H = num_heads` and `F` weights of the filter:
+    A head has one filter and one skip for its `d * d` products. Up to `4 * d * d` positions these are never made:
+    `query[t] @ state[t]` is a sum of values, weighed by `filter[t - s] * dot(query[t], key[s])` as attention weighs by
+    scores. Longer inputs go by Fourier transforms. Both are in float32 or finer. With `D = dim`, `k = num_taps`,
+    `n = projection_tiles`, `H = num_heads` and `F` weights of the filter:
     `3 * D / n * (D + 1) + 3 * D * (k + 1) + F + H + D * (D + 1)`.
 
     Args:
@@ -120,16 +122,18 @@ class MultiHeadHyena(keras.layers.Layer):
             projected[2] = masked(projected[2], attention_mask)
         query, key, value = (self._heads(tensor) for tensor in projected)
         taps = ops.cast(self.filter.taps(), key.dtype)
+        keys, values, first = key, value, 0
         if cache is not None:
             keys, values = (ops.slice_update(old, (0, 0, 0, cache_index), new) for old, new in zip(kept, (key, value)))
-            cache = (keys, values, before)
-        if cache is None or attention_mask is None:
+            cache, first = (keys, values, before), cache_index
+        from_first = cache is None or attention_mask is None
+        # Of a position and head, scores are as many floats as there are positions; transforms are `4 * d * d`.
+        if from_first and (x.shape[1] or self.filter_length) > 4 * self.head_dim**2:
             z = ops.expand_dims(key, 3) * ops.expand_dims(value, 2)  # (batch, heads, d, d, length)
             z = long_convolution(z, ops.expand_dims(taps, (1, 2))) + ops.expand_dims(self.skip, (1, 2, 3)) * z
             y = ops.einsum("bhit,bhijt->bthj", query, z)
         else:
-            # Of few positions the scores of all keys are less than their outer products.
-            scores = convolution_rows(taps, cache_index, ops.shape(x)[1], ops.shape(keys)[3])
+            scores = convolution_rows(taps, first, ops.shape(x)[1], ops.shape(keys)[3])
             scores = scores * ops.einsum("bhit,bhis->bhts", query, keys)
             own = ops.expand_dims(self.skip, (1, 2)) * ops.sum(query * key, axis=2, keepdims=True)
             y = ops.einsum("bhts,bhjs->bthj", scores, values) + ops.transpose(own * value, (0, 3, 1, 2))
@@ -148,7 +152,7 @@ class MultiHeadHyena(keras.layers.Layer):
         return dim * self.head_dim * self.filter_order + 3 * dim * (self.num_taps - 1)
 
     def flops(self, length):
-        """Returns the operations for a sequence; a multiplication and an addition count as two, the filter as none."""
+        """Returns the operations for a sequence, by transforms; multiplications and additions count, the filter not."""
         dim = self.num_heads * self.head_dim
         transforms = (10 * math.log2(max(length, 2)) + 4) * dim * self.head_dim
         return round(length * (self.projection.flops(1) + transforms + 2 * dim * dim))

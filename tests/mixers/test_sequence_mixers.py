@@ -125,7 +125,8 @@ LAYERS = {
     "multi_head_hyena": (MultiHeadHyena, {"num_heads": 2, "filter_length": 7}, multi_head_hyena),
     "multi_head_hyena_tiled": (
         MultiHeadHyena,
-        {"num_heads": 4, "filter_length": 5, "filter_order": 3, "num_taps": 2, "projection_tiles": 4},
+        # Heads so narrow that Fourier transforms are taken.
+        {"num_heads": 8, "filter_length": 5, "filter_order": 3, "num_taps": 2, "projection_tiles": 4},
         multi_head_hyena,
     ),
     "hyena_experts": (
@@ -173,6 +174,14 @@ def random_input():
 def test_it_equals_its_formula(name):
     layer, x = random_layer(name), random_input()
     assert_close(to_numpy(layer(x)), LAYERS[name][2](layer, weights_of(layer), x.astype("float64")))
+
+
+def test_multi_head_hyenas_transforms_of_a_long_input_equal_its_scores_of_a_short_one():
+    layer, x = MultiHeadHyena(num_heads=4, filter_length=17), np.random.default_rng(0).normal(size=(2, 17, 8))
+    layer.build(x.shape)
+    y = to_numpy(layer(x.astype("float32")))
+    assert_close(y, multi_head_hyena(layer, weights_of(layer), x))
+    assert_close(to_numpy(layer(x[:, :16].astype("float32"))), y[:, :16])
 
 
 @pytest.mark.parametrize(("name", "num_kept"), [*((name, 2) for name in LAYERS if "experts" not in name), ("mamba", 0)])
