@@ -37,7 +37,7 @@ test: $(TEST_READY) wheel  ## Runs the tests on JAX, TensorFlow and PyTorch, or 
 slow: override ARGS += -m slow
 slow: test  ## Runs the tests that take too long for every day, on all or on BACKEND.
 
-wheel: $(TEST_READY)  ## Builds the wheel, installs it elsewhere and runs the layers' tests against it.
+wheel: $(TEST_READY)  ## Builds the wheel, installs it elsewhere, compares its files and runs a few tests against it.
 	bash tests/wheel.sh $(BIN)/python
 
 check: $(TEST_READY)  ## Lints, checks types, and compares README with the recorded results.
