@@ -12,9 +12,9 @@ def selective_scan(x, delta, log_decay, write, read, method=None, state=None, nu
         state[t] = exp(delta[t] * log_decay) * state[t - 1] + delta[t] * x[t] * write[t]
         y[t] = sum over states of read[t] * state[t]
 
-    `"loop"` is a compiled loop over the positions whose backward pass computes the states anew: no state is ever
-    stored. `"associative"` is `linear_recurrence` over all states at once, which has fewer steps in sequence, but reads
-    and writes all states a few times.
+    `"loop"` is a compiled loop over the positions. Under JAX its backward pass computes the states anew, so that none is
+    ever stored; under TensorFlow they are stored once. `"associative"` is `linear_recurrence` over all states at once,
+    which has fewer steps in sequence, but reads and writes all states a few times.
 
     Args:
         x: Float tensor `(batch, length, channels)`.
@@ -22,8 +22,8 @@ def selective_scan(x, delta, log_decay, write, read, method=None, state=None, nu
         log_decay: Float tensor `(channels, states)`, not positive: `A` of the paper.
         write: Float tensor `(batch, length, states)`: `B` of the paper.
         read: Float tensor `(batch, length, states)`: `C` of the paper.
-        method: `"loop"` (JAX alone: other backends run it as a Python loop, or not at all) or `"associative"`. Defaults
-            to `"loop"` under JAX and to `"associative"` elsewhere.
+        method: `"loop"` (PyTorch runs it position by position) or `"associative"`. Defaults to `"loop"` under JAX and
+            TensorFlow and to `"associative"` under PyTorch.
         state: Float tensor `(batch, states, channels)`, the state before the first position, to go on from. Defaults
             to zeros.
         num_kept: Integer scalar, with `state`: the state after as many positions is returned, by default after all.
@@ -43,21 +43,27 @@ def selective_scan(x, delta, log_decay, write, read, method=None, state=None, nu
     Reference:
         [Gu and Dao, 2023](https://arxiv.org/abs/2312.00752), algorithm 2
     """
+    backend = keras.backend.backend()
     if method is None:
-        method = "loop" if keras.backend.backend() == "jax" else "associative"
+        method = "associative" if backend == "torch" else "loop"
     if method not in METHODS:
         raise ValueError(f"Expected `method` to be one of {tuple(METHODS)}. Received: method={method!r}")
+    scan = _tensorflow_loop if (method, backend) == ("loop", "tensorflow") else METHODS[method]
     # States before channels, so that the innermost axis is long.
-    y, last = METHODS[method](x, delta, ops.transpose(log_decay), write, read, state, num_kept)
+    y, last = scan(x, delta, ops.transpose(log_decay), write, read, state, num_kept)
     return y if state is None else (y, last)
+
+
+def _after(state, x, delta, write, log_decay):
+    decay = ops.exp(ops.expand_dims(delta, 1) * log_decay)
+    return decay * state + ops.expand_dims(delta * x, 1) * ops.expand_dims(write, 2)
 
 
 def _loop(x, delta, log_decay, write, read, first, num_kept):
     @keras.remat
     def step(states, inputs):
         x, delta, write, read, *is_kept = inputs
-        decay = ops.exp(ops.expand_dims(delta, 1) * log_decay)
-        state = decay * states[0] + ops.expand_dims(delta * x, 1) * ops.expand_dims(write, 2)
+        state = _after(states[0], x, delta, write, log_decay)
         kept = [ops.where(this, state, states[1]) for this in is_kept]
         return (state, *kept), ops.sum(ops.expand_dims(read, 2) * state, axis=1)
 
@@ -67,6 +73,17 @@ def _loop(x, delta, log_decay, write, read, first, num_kept):
     inputs = (*(ops.swapaxes(tensor, 0, 1) for tensor in (x, delta, write, read)), *is_kept)
     states, y = ops.scan(step, (first, *(first for _ in is_kept)), inputs)
     return ops.swapaxes(y, 0, 1), states[-1]
+
+
+def _tensorflow_loop(x, delta, log_decay, write, read, first, num_kept):
+    import tensorflow as tf  # Keras's scan wants outputs of the state's shape
+
+    if first is None:
+        first = ops.zeros((ops.shape(x)[0], *log_decay.shape), dtype=x.dtype)
+    inputs = tuple(ops.swapaxes(tensor, 0, 1) for tensor in (x, delta, write))
+    states = tf.scan(lambda state, inputs: _after(state, *inputs, log_decay), inputs, first)
+    y = ops.einsum("bln,lbnd->bld", read, states)
+    return y, states[-1] if num_kept is None else ops.concatenate([ops.expand_dims(first, 0), states])[num_kept]
 
 
 def _associative(x, delta, log_decay, write, read, first, num_kept):

@@ -227,7 +227,7 @@ def test_the_strongest_decay_overflows_nowhere(log_decay):
     assert_close(to_numpy(causal_linear_attention(*tensors)), expected, tolerance=80 * 2**-24)
 
 
-@pytest.mark.parametrize("method", [None, "associative"])
+@pytest.mark.parametrize("method", [None, "loop", "associative"])
 def test_selective_scan_equals_the_recurrence(method):
     rng = np.random.default_rng(0)
     x, write, read = (rng.normal(size=(2, 5, width)).astype("float32") for width in (3, 2, 2))
