@@ -12,8 +12,8 @@ def selective_scan(x, delta, log_decay, write, read, method=None, state=None, nu
         state[t] = exp(delta[t] * log_decay) * state[t - 1] + delta[t] * x[t] * write[t]
         y[t] = sum over states of read[t] * state[t]
 
-    `"loop"` is a compiled loop over the positions. Under JAX its backward pass computes the states anew, so that none is
-    ever stored; under TensorFlow they are stored once. `"associative"` is `linear_recurrence` over all states at once,
+    `"loop"` is a compiled loop over the positions. Under JAX its backward pass computes the states anew, so that none
+    is ever stored; under TensorFlow they are stored. `"associative"` is `linear_recurrence` over all states at once,
     which has fewer steps in sequence, but reads and writes all states a few times.
 
     Args:
