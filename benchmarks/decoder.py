@@ -10,13 +10,19 @@ from applications.errors import UserError
 from applications.laurel_decoder_lm import configs
 from applications.laurel_decoder_lm import model as recipe
 from applications.variants import check_names, parsed
+from keras_laurel import fold
 from keras_laurel.applications import LaurelByteTokenizer, LaurelCausalLM, LaurelDecoderBackbone, LaurelDecoderLM
 from keras_laurel.applications.laurel_decoder.mixers import MIXERS
 from keras_laurel.applications.laurel_decoder.sizes import SIZES
 from keras_laurel.joins import WORDS
 
 LLAMA = "llama"
-KNOWN_VARIANTS = (LLAMA, *WORDS, *(f"add@mixers={mixer}" for mixer in MIXERS))
+FOLDED = "folded"
+KNOWN_VARIANTS = (
+    *(LLAMA, *WORDS),
+    *(f"{word}@{FOLDED}" for word in WORDS if word.startswith("rw")),
+    *(f"add@mixers={mixer}" for mixer in MIXERS),
+)
 HEAD_DIM = 32
 VOCABULARY_SIZE = 8192
 RANK, NUM_ACTIVATIONS = 16, 3
@@ -35,7 +41,7 @@ def build(variant, num_layers, hidden_dim):
 
     Args:
         variant: `"llama"` for `keras_hub.models.LlamaCausalLM`, else a word for `keras_laurel.residual`, or
-            `"add@mixers=WORD"` for another mixer.
+            `"add@mixers=WORD"` for another mixer, or `"rw@folded"` and the like for what `keras_laurel.fold` leaves.
         num_layers: Number of blocks.
         hidden_dim: Width of the stream. Heads are 32 wide, two to a key and value head; the feed-forward layers are
             three times as wide as the stream.
@@ -55,8 +61,10 @@ def build(variant, num_layers, hidden_dim):
     else:
         laurel: Any = LaurelDecoderBackbone  # whose defaults say less about its types than its docstring
         word, _, changes = parsed(variant)
-        changed = dict(change.split("=") for change in changes)
+        changed = dict(change.split("=") for change in changes if change != FOLDED)
         model = LaurelCausalLM(laurel(**shape, residual=word, rank=RANK, num_activations=NUM_ACTIVATIONS, **changed))
+        if FOLDED in changes:
+            model = fold(model)
     model.compile(sampler="greedy")
     return model
 

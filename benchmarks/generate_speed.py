@@ -24,9 +24,10 @@ def main(
     variants: Annotated[
         str,
         typer.Option(
-            help="Comma-separated, ratios are to the first; llama is keras_hub's, add@mixers=mamba has another mixer."
+            help="Comma-separated, ratios are to the first; llama is keras_hub's, rw@folded what `fold` leaves, "
+            "add@mixers=mamba has another mixer."
         ),
-    ] = "llama,add,rw,rw+lr,rw+lr+pa",
+    ] = "llama,add,rw,rw@folded,rw+lr,rw+lr@folded,rw+lr+pa,rw+lr+pa@folded",
     num_layers: Annotated[int, typer.Option(help="Blocks of the decoder.")] = 4,
     hidden_dim: Annotated[int, typer.Option(help="Width of the stream, a multiple of 64: heads are 32 wide.")] = 256,
     batch_size: Annotated[int, typer.Option(help="Sequences generated at once.")] = 4,

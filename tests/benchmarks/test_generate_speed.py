@@ -53,6 +53,11 @@ def test_a_variant_may_have_another_mixer():
     assert type(model.backbone.transformer_layers[0].mixer) is Mamba
 
 
+def test_a_variant_may_be_folded():
+    model = decoder.build("rw+lr@folded", 1, 64)
+    assert model.backbone.residual == "lr"
+
+
 def test_llama_and_the_plain_decoder_are_the_same_model():
     models = {name: decoder.build(name, 2, 64) for name in ("llama", "add")}
     llama, plain = (sorted(model.weights, key=lambda weight: _place(weight.path)) for model in models.values())
