@@ -1,7 +1,8 @@
 """`Model.export` of both builders, before and after `fold`: the exported file is run, without Keras, and compared.
 
 What a backend does not export fails by an error of Keras or of the library that it calls, which is tested too, so that
-we notice when it works. The table of README's section "Deployment" says the same.
+we notice when it works: a slow test, as no change of ours makes it. The table of README's section "Deployment" says the
+same.
 """
 
 import functools
@@ -158,6 +159,7 @@ def test_an_exported_file_gives_the_same_outputs(run_exported, builder, word, fo
     assert_same_outputs(run_exported(model, inputs, tmp_path), to_numpy(model(inputs)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("run_exported", "message"), FAILS[BACKEND].items())
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_what_is_not_exported_fails_by_an_error(run_exported, message, builder, tmp_path):
@@ -173,6 +175,7 @@ NEEDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("run_exported", "message"), NEEDS[BACKEND])
 def test_a_decoder_of_unknown_sizes_is_not_exported_everywhere(run_exported, message, tmp_path):
     with pytest.raises(Exception, match=message):
@@ -181,6 +184,7 @@ def test_a_decoder_of_unknown_sizes_is_not_exported_everywhere(run_exported, mes
 
 if BACKEND == "jax":
 
+    @pytest.mark.slow
     def test_onnx_of_max_pooling_does_not_run(tmp_path):
         # jax2onnx pools over the channels too, which ONNX Runtime refuses: the first layers of every ResNet.
         model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.MaxPooling2D(3)])
@@ -197,6 +201,7 @@ if BACKEND == "jax":
             program = str(jax.make_jaxpr(functools.partial(model, training=training))(inputs))
             assert ("custom_vjp" in program) == training
 
+    @pytest.mark.slow
     def test_learned_positions_want_a_fixed_length(tmp_path):
         model = decoder("rw", positions="learned")
         with pytest.raises(Exception, match="Symbolic dimension comparison"):
@@ -212,7 +217,7 @@ if BACKEND == "torch":
             assert len(list(part.parameters())) == len(part.weights)
 
 
-@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("folded", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_padding_mask_is_exported(folded, tmp_path):
     model, _ = make("decoder", folded=folded)
     inputs = {"token_ids": TOKENS, "padding_mask": np.array([[1] * 6, [0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]], "int32")}
@@ -234,7 +239,7 @@ def test_the_padding_mask_is_exported(folded, tmp_path):
     assert_same_outputs(outputs, to_numpy(model(inputs)))
 
 
-@pytest.mark.parametrize("builder", BUILDERS)
+@pytest.mark.parametrize("builder", ["decoder", pytest.param("resnet", marks=pytest.mark.slow)])
 def test_a_trained_model_is_exported(builder, tmp_path):
     model, inputs = make(builder)
     labels = np.zeros(len(inputs) if builder == "resnet" else inputs.shape, "int32")
