@@ -54,7 +54,7 @@ def selective_scan(x, delta, log_decay, write, read, method=None, state=None, nu
     return y if state is None else (y, last)
 
 
-def _after(state, x, delta, write, log_decay):
+def _after(log_decay, state, x, delta, write):
     decay = ops.exp(ops.expand_dims(delta, 1) * log_decay)
     return decay * state + ops.expand_dims(delta * x, 1) * ops.expand_dims(write, 2)
 
@@ -63,7 +63,7 @@ def _loop(x, delta, log_decay, write, read, first, num_kept):
     @keras.remat
     def step(states, inputs):
         x, delta, write, read, *is_kept = inputs
-        state = _after(states[0], x, delta, write, log_decay)
+        state = _after(log_decay, states[0], x, delta, write)
         kept = [ops.where(this, state, states[1]) for this in is_kept]
         return (state, *kept), ops.sum(ops.expand_dims(read, 2) * state, axis=1)
 
@@ -81,7 +81,7 @@ def _tensorflow_loop(x, delta, log_decay, write, read, first, num_kept):
     if first is None:
         first = ops.zeros((ops.shape(x)[0], *log_decay.shape), dtype=x.dtype)
     inputs = tuple(ops.swapaxes(tensor, 0, 1) for tensor in (x, delta, write))
-    states = tf.scan(lambda state, inputs: _after(state, *inputs, log_decay), inputs, first)
+    states = tf.scan(lambda state, inputs: _after(log_decay, state, *inputs), inputs, first)
     y = ops.einsum("bln,lbnd->bld", read, states)
     return y, states[-1] if num_kept is None else ops.concatenate([ops.expand_dims(first, 0), states])[num_kept]
 
