@@ -60,8 +60,7 @@ def plot(load, path):
 
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
-    by_cost = sorted(points(load), key=lambda point: point[1][1])
-    for index, (name, (low, middle, high), mean, half) in enumerate(by_cost):
+    for name, (low, middle, high), mean, half in points(load):
         is_control, is_ours = name.startswith("add"), name.split("@")[0] in JOINS
         line = axes.errorbar(
             100 * (middle - 1),
@@ -72,8 +71,9 @@ def plot(load, path):
             color="C1" if is_control else "C0" if is_ours else "C2",
             elinewidth=0.6,
         )
-        place = {"xytext": (5, -10 if index % 2 else 4), "textcoords": "offset points"}
-        axes.annotate(f"{SHORT.get(name, name)}", line[0].get_xydata()[0], fontsize=8, **place)
+        place = {"xytext": (-5, 4), "ha": "right"} if is_ours else {"xytext": (5, 4), "ha": "left"}
+        at = line[0].get_xydata()[0]
+        axes.annotate(SHORT.get(name, name), at, fontsize=8, textcoords="offset points", **place)
     axes.set_yscale("symlog", linthresh=0.05)
     axes.set_yticks(TICKS, map(str, TICKS))
     axes.axhline(0, color="gray", linewidth=0.5)
