@@ -73,7 +73,7 @@ def plot(load, path):
         )
         place = {"xytext": (-5, 4), "ha": "right"} if is_ours else {"xytext": (5, 4), "ha": "left"}
         at = line[0].get_xydata()[0]
-        axes.annotate(SHORT[name] if name in SHORT else name, at, fontsize=8, textcoords="offset points", **place)
+        axes.annotate(f"{SHORT.get(name, name)}", at, fontsize=8, textcoords="offset points", **place)
     axes.set_yscale("symlog", linthresh=0.05)
     axes.set_yticks(TICKS, map(str, TICKS))
     axes.axhline(0, color="gray", linewidth=0.5)
