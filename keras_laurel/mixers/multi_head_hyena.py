@@ -152,7 +152,10 @@ class MultiHeadHyena(keras.layers.Layer):
         return dim * self.head_dim * self.filter_order + 3 * dim * (self.num_taps - 1)
 
     def flops(self, length):
-        """Returns the operations for a sequence, by transforms; multiplications and additions count, the filter not."""
+        """Returns the operations for a sequence by transforms, as the benchmark MAD counts them, whichever way is taken.
+
+        A multiplication and an addition count as two, the filter as none.
+        """
         dim = self.num_heads * self.head_dim
         transforms = (10 * math.log2(max(length, 2)) + 4) * dim * self.head_dim
         return round(length * (self.projection.flops(1) + transforms + 2 * dim * dim))
