@@ -152,7 +152,7 @@ class MultiHeadHyena(keras.layers.Layer):
         return dim * self.head_dim * self.filter_order + 3 * dim * (self.num_taps - 1)
 
     def flops(self, length):
-        """Returns the operations for a sequence by transforms, as the benchmark MAD counts them, whichever way is taken.
+        """Returns the operations for a sequence by transforms, as the benchmark MAD counts, whichever way is taken.
 
         A multiplication and an addition count as two, the filter as none.
         """
