@@ -62,18 +62,21 @@ def run_jobs(jobs, folder, record, processes, on_end=lambda job, record: None):
         for job in jobs:
             end(job, record(job))
         return
+    # New processes for each part: `max_tasks_per_child` can leave Python 3.11 to 3.13 without one, waiting.
+    share = processes * RUNS_OF_A_PROCESS
+    for first in range(0, len(jobs), share):
+        _run_side_by_side(jobs[first : first + share], record, processes, end)
+
+
+def _run_side_by_side(jobs, record, processes, end):
+    """Calls `end` with each job and what `record` makes of it, in processes of their own."""
     context = multiprocessing.get_context("spawn")
     cores = context.Queue()
     available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None] * processes
-    # A process that has done its share is replaced, so each core is handed out again and again.
-    for index in range(len(jobs) + processes):
-        cores.put(available[index % processes % len(available)])
+    for index in range(processes):
+        cores.put(available[index % len(available)])
     with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(
-            concurrent.futures.ProcessPoolExecutor(
-                processes, context, _begin, (cores,), max_tasks_per_child=RUNS_OF_A_PROCESS
-            )
-        )
+        pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(processes, context, _begin, (cores,)))
         futures = {pool.submit(record, job): job for job in jobs}
         try:
             for future in concurrent.futures.as_completed(futures):
