@@ -70,7 +70,7 @@ def build(variant, num_layers, hidden_dim):
 
 
 def build_for_training(
-    variant, num_layers: Any = None, hidden_dim: Any = None, joins="sublayer", jit_compile="auto", size=None
+    variant, num_layers: Any = None, hidden_dim: Any = None, joins: Any = None, jit_compile="auto", size=None
 ):
     """Returns a compiled language model of a variant, by default with so few tokens that its cost is that of blocks.
 
@@ -78,15 +78,16 @@ def build_for_training(
         variant: `"add+1"` and `"add+4"` for the paper's controls, more blocks; else a word for `keras_laurel.residual`.
         num_layers: Number of blocks; by default the size's.
         hidden_dim: Width of the stream. Heads are 64 wide, the feed-forward layers three times as wide as the stream.
-        joins: `"sublayer"` for two joins a block, or `"block"` for one.
+        joins: `"sublayer"` for two joins a block, or `"block"` for one; by default the size's, or two.
         jit_compile: See `keras.Model.compile`.
-        size: A key of `SIZES`, whose shape is taken in place of `hidden_dim` and `joins`.
+        size: A key of `SIZES`, whose shape is taken in place of `hidden_dim`.
     """
     word, more, _ = parsed(variant)
     lm: Any = LaurelDecoderLM  # whose defaults say less about its types than its docstring
     laurel: Any = LaurelDecoderBackbone
     if size is not None:
-        model = lm(size, residual=word, num_layers=(num_layers or SIZES[size]["num_layers"]) + more)
+        own = {} if joins is None else {"joins": joins}
+        model = lm(size, residual=word, num_layers=(num_layers or SIZES[size]["num_layers"]) + more, **own)
     else:
         backbone = laurel(
             vocabulary_size=SMALL_VOCABULARY_SIZE,
@@ -97,7 +98,7 @@ def build_for_training(
             residual=word,
             rank=TRAINING_RANK,
             num_activations=NUM_ACTIVATIONS,
-            joins=joins,
+            joins=joins or "sublayer",
         )
         model = LaurelCausalLM(backbone)
     model.compile(

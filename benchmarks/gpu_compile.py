@@ -24,6 +24,9 @@ def main(
     variants: Annotated[
         str, typer.Option(help="Comma-separated; ratios are to the first.")
     ] = "add,rw,lr,pa,rw+lr,rw+lr+pa,add+1",
+    joins: Annotated[
+        str | None, typer.Option(help="block, or sublayer for two a block.", show_default="the size's")
+    ] = None,
     num_layers: Annotated[int, typer.Option(help="Number of blocks.")] = 4,
     batch_size: Annotated[int, typer.Option(help="Sequences in a step.")] = 32,
     length: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 512,
@@ -48,7 +51,11 @@ def main(
         names = decoder.checked(variants, size, counts)
         if gpu not in abstract_step.GPUS:
             raise UserError(f"unknown gpu {gpu!r}; known: {', '.join(abstract_step.GPUS)}")
+        if joins not in (None, "block", "sublayer"):
+            raise UserError(f"unknown joins {joins!r}; known: block, sublayer")
         settings = {"size": size, "gpu": gpu, **counts, "padding_mask": padding_mask}
+        if joins is not None:
+            settings["joins"] = joins
         path = writable_file(out)
         devices = abstract_step.gpu(gpu)
         result = _begun(path, settings, devices[0].device_kind)
@@ -87,7 +94,7 @@ def measure(variant, settings, devices):
 
     Args:
         variant: See `benchmarks.decoder.build_for_training`.
-        settings: Dictionary of `size`, `num_layers`, `batch_size`, `length` and `padding_mask`.
+        settings: Dictionary of `size`, `num_layers`, `batch_size`, `length`, `padding_mask`, and perhaps `joins`.
         devices: List of the device to compile for.
 
     Returns:
@@ -106,7 +113,9 @@ def measure(variant, settings, devices):
     with abstract_step.pretend(devices), _with_flash_attention():
         spread = abstract_step.distribution(devices)
         with spread.scope():
-            model = decoder.build_for_training(variant, settings["num_layers"], size=settings["size"])
+            model = decoder.build_for_training(
+                variant, settings["num_layers"], None, settings.get("joins"), size=settings["size"]
+            )
             lowered = abstract_step.train(model, (inputs, tokens), spread)
         compiled = lowered.compile()
     moved, memory = kernels(compiled.as_text()), compiled.memory_analysis()

@@ -90,10 +90,10 @@ class Terms:
         projections = [ops.matmul(x, down) for x, down in zip(tensors[len(tensors) - len(downs) :], downs)]
         total = None
         for weight, x in zip(weights, tensors):
-            total = _plus_scaled(total, weight, x)
+            total = plus_scaled(total, weight, x)
         if gain is not None:
             inner = _inner(gammas, up, tensors, projections)
-            total = _plus_scaled(total, _times(weights[1], gain), ops.rms_normalization(inner, epsilon=self.epsilon))
+            total = plus_scaled(total, _times(weights[1], gain), ops.rms_normalization(inner, epsilon=self.epsilon))
         elif downs:
             total = _plus_product(total, weights[1], _joined(projections), up)
         return ops.cast(total, tensors[1].dtype), *projections
@@ -110,7 +110,7 @@ class Terms:
         """
         weights, gammas, gain, up, downs, tensors = self._parts(arguments)
         wide = ops.cast(dy, _wide(dy))
-        dtensors = [_plus_scaled(None, weight, dy) for weight in weights] + [None] * (len(tensors) - len(weights))
+        dtensors = [plus_scaled(None, weight, dy) for weight in weights] + [None] * (len(tensors) - len(weights))
         dweights = [None if weight is None else _dot(wide, x) for weight, x in zip(weights[1:], tensors[1:])]
         # Without a norm, beta is multiplied where the tensors are smallest.
         dinner, beta, dgain = dy, weights[1], []
@@ -125,7 +125,7 @@ class Terms:
         for j, gamma in enumerate(gammas):
             at = len(tensors) - len(gammas) + j
             dgammas.append(_dot(dinner, tensors[at]))
-            dtensors[at] = _plus_scaled(dtensors[at], gamma, dinner)
+            dtensors[at] = plus_scaled(dtensors[at], gamma, dinner)
         if downs:
             left, dinner = _joined(projections), ops.cast(dinner, dy.dtype)
             dleft = ops.matmul(dinner, ops.transpose(up))
@@ -162,7 +162,7 @@ def _inner(gammas, up, tensors, projections):
         return ops.cast(inner, _wide(inner))
     total = None
     for gamma, x in zip(gammas, tensors[len(tensors) - len(gammas) :]):
-        total = _plus_scaled(total, gamma, x)
+        total = plus_scaled(total, gamma, x)
     return total
 
 
@@ -180,7 +180,7 @@ def _times(scale, x):
     return x if scale is None else scale * x
 
 
-def _plus_scaled(total, weight, x):
+def plus_scaled(total, weight, x):
     """Returns `total + weight * x` in float32 or wider; `None` is zero and one."""
     wide = ops.cast(x, _wide(x))
     if weight is None:
@@ -203,7 +203,7 @@ def _plus_product(total, scale, left, right):
 
         right = right if scale is None else scale * right
         return torch.addmm(_rows(total), _rows(left), right).reshape(total.shape)
-    return _plus_scaled(total, scale, ops.matmul(left, right))
+    return plus_scaled(total, scale, ops.matmul(left, right))
 
 
 def _joined(projections):

@@ -44,9 +44,13 @@ def join(skip, alpha, factors, fx, states, name):
 
     def forward(alpha, factors, fx, states):
         y = (_wide(fx) if alpha is None else alpha * _wide(fx)) + skip(factors, states)
-        y = _rounded(y, states[0].dtype)
+        y = rounded(y, states[0].dtype)
         # An empty tensor remembers the dtype of fx.
         return y, (alpha, factors, jnp.zeros(0, fx.dtype), states, None if alpha is None else checkpoint_name(y, name))
+
+    def wide_skip(factors, states):
+        # Keras takes the result of a float64 and a float32 for a float32.
+        return skip(factors, states, beta_within=True).astype(_wide(states[0]).dtype)
 
     def backward(kept, dy):
         alpha, factors, of_fx, states, y = kept
@@ -55,13 +59,13 @@ def join(skip, alpha, factors, fx, states, name):
             # The norm needs its input again. Apart from the forward pass, whose own the compiler would else keep.
             factors, dy = jax.lax.optimization_barrier((factors, dy))
         (alphas, factors), gather = jax.vjp(functools.partial(_for_each_example, dy.shape), alpha, factors)
-        _, pull = jax.vjp(functools.partial(skip, beta_within=True), factors, states)
+        _, pull = jax.vjp(wide_skip, factors, states)
         dfactors, _ = pull(_wide(dy))
         dalphas = None
         if alphas is not None:
             axes = [axis for axis in range(1, y.ndim) if alphas.shape[axis] == 1]
             dalphas = jnp.sum(_wide(dy) * _wide(y), axes, keepdims=True)
-            dalphas = (dalphas - factors[0] * dfactors[0]) / alphas
+            dalphas = ((dalphas - factors[0] * dfactors[0]) / alphas).astype(alphas.dtype)
         dy, dalphas, dfactors = jax.lax.optimization_barrier((dy, dalphas, dfactors))
         _, dstates = pull(_wide(dy))
         dfx = _wide(dy) if alpha is None else alpha * _wide(dy)
@@ -108,15 +112,19 @@ def matmul(x, kernel):
     return differentiable(x, kernel)
 
 
-def _rounded(y, dtype):
+def rounded(y, dtype):
     """Returns `y` in `dtype`, which XLA for GPUs must not take for nothing where it widens it again.
 
     It else keeps and passes on a stream of sequences in float32, twice as wide, as the norm and the join that follow
     compute in float32. The activation that follows in a network for images does not, and goes better without a barrier.
     """
     y = y.astype(dtype)
-    is_gpu = jax.devices()[0].platform in ("gpu", "cuda", "rocm")
-    return jax.lax.optimization_barrier(y) if is_gpu and y.ndim == 3 and y.dtype.itemsize < 4 else y
+    return jax.lax.optimization_barrier(y) if on_gpu() and y.ndim == 3 and y.dtype.itemsize < 4 else y
+
+
+def on_gpu():
+    """Whether JAX computes on a GPU."""
+    return jax.devices()[0].platform in ("gpu", "cuda", "rocm")
 
 
 def _wide(x):

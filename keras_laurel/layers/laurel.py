@@ -272,6 +272,12 @@ class Laurel(keras.layers.Layer):
         return 0.0 if self.augmentation is None else self._augment(None, self._factors(states), states)
 
     @property
+    def are_scalars(self):
+        """Whether bounded scalars alpha and beta are all there is to the join."""
+        is_plain = self.augmentation is None and not self.drop_path and not self.per_channel
+        return is_plain and self.residual_weights is not None and self._is_bounded
+
+    @property
     def projects_ahead(self):
         """Whether `keras_laurel.history.ProjectionsAhead` can make the projections of earlier states in training."""
         weighs_earlier = self.num_activations not in (None, 1) and self.previous == "last"

@@ -64,14 +64,18 @@ class ResidualWeights(keras.layers.Layer):
 
     def alpha_beta(self):
         """Returns `(alpha, beta)`: scalars, or vectors of shape `(dim,)` if `per_channel`; at least float32."""
-        logits = ops.convert_to_tensor(self.logits)
-        if self.form == "free":
-            return logits[0], logits[1]
-        if self.form == "single":
-            return self.scale * ops.sigmoid(logits[0]), self.scale * ops.sigmoid(-logits[0])
-        bounded = self.scale * (ops.softmax(logits, axis=0) if self.form == "softmax" else ops.sigmoid(logits))
-        return bounded[0], bounded[1]
+        return alpha_beta(self.form, self.scale, ops.convert_to_tensor(self.logits))
 
     def get_config(self):
         config = super().get_config()
         return {**config, "form": self.form, "scale": self.scale, "per_channel": self.per_channel}
+
+
+def alpha_beta(form, scale, logits):
+    """Returns alpha and beta, of the shape of `logits[0]`; see `ResidualWeights`."""
+    if form == "free":
+        return logits[0], logits[1]
+    if form == "single":
+        return scale * ops.sigmoid(logits[0]), scale * ops.sigmoid(-logits[0])
+    bounded = scale * (ops.softmax(logits, axis=0) if form == "softmax" else ops.sigmoid(logits))
+    return bounded[0], bounded[1]

@@ -1,5 +1,7 @@
 """Causal attention with grouped queries, rotary positions and a cache."""
 
+import operator
+
 import keras
 from keras import ops
 
@@ -41,6 +43,7 @@ class CausalAttention(keras.layers.Layer):
         cache_index: Integer, or integer scalar tensor, the position of the first of `x`. Needed with a cache. Without
             an `attention_mask` it must be 0, and `x` as long as the cache.
         num_kept: Not used: what the cache has of later positions is written over, and not seen before.
+        project: Function that applies the last layer to its input; by default the layer's call.
 
     Returns:
         Tensor of the shape of `x`, in the compute dtype; with a cache, a pair of it and the cache with the new
@@ -154,7 +157,7 @@ class CausalAttention(keras.layers.Layer):
         projections = 4 * self.dim * head_dim * (self.num_heads + num_heads)
         return length * (projections + keys * self.num_heads * (4 * head_dim + 2))
 
-    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None):
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=operator.call):
         query, key, value = self.query(x), self.key(x), self.value(x)
         groups, one_position = self.num_heads // self.num_key_value_heads, cache is not None and x.shape[1] == 1
         if self.rotary_embedding is not None:
@@ -199,7 +202,7 @@ class CausalAttention(keras.layers.Layer):
         )
         if one_position:
             outputs = ops.reshape(ops.swapaxes(outputs, 1, 2), (-1, 1, self.num_heads, outputs.shape[-1]))
-        outputs = self.attention_output(outputs)
+        outputs = project(self.attention_output, outputs)
         return outputs if cache is None else (outputs, cache)
 
     def compute_output_shape(self, input_shape):

@@ -1,5 +1,7 @@
 """Linear attention whose state forgets, channel by channel, as much as the input says."""
 
+import operator
+
 import keras
 from keras import ops
 
@@ -40,6 +42,7 @@ class GatedLinearAttention(keras.layers.Layer):
         cache: Tuple of the state before `x`, as `empty_cache` makes it.
         cache_index: Not used.
         num_kept: Integer scalar, how many positions of `x` the returned cache has taken up; by default all.
+        project: Function that applies the last layer to its input; by default the layer's call.
 
     Returns:
         Tensor of the shape of `x`, in the compute dtype; with a cache, a pair of it and the next cache.
@@ -104,7 +107,7 @@ class GatedLinearAttention(keras.layers.Layer):
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         return (ops.zeros((batch_size, self.num_heads, width, width), dtype),)
 
-    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None):
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=operator.call):
         query, key, value, gate = at_least_float32(
             self.query(x), self.key(x), self.value(x), self.gate_up(self.gate_down(x))
         )
@@ -117,7 +120,7 @@ class GatedLinearAttention(keras.layers.Layer):
         if cache is not None:
             from_before, state = continue_linear_attention(cache[0], *inputs, num_kept=num_kept)
             y, cache = y + from_before, (state,)
-        y = self.attention_output(self.norm(y) * ops.silu(self.output_gate(x)))
+        y = project(self.attention_output, self.norm(y) * ops.silu(self.output_gate(x)))
         return y if cache is None else (y, cache)
 
     def state_size(self, length):

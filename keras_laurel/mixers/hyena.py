@@ -1,6 +1,7 @@
 """The Hyena operator: two gates around a long convolution."""
 
 import math
+import operator
 
 import keras
 from keras import ops
@@ -43,6 +44,7 @@ class Hyena(keras.layers.Layer):
         cache_index: Integer scalar, the position of the first of `x`. Needed with a cache. Without an `attention_mask`
             it must be 0, and `x` as long as the cache.
         num_kept: Integer scalar, how many positions of `x` the returned cache has taken up; by default all.
+        project: Function that applies the last layer to its input; by default the layer's call.
 
     Returns:
         Tensor of the shape of `x`, in the compute dtype; with a cache, a pair of it and the next cache.
@@ -107,7 +109,7 @@ class Hyena(keras.layers.Layer):
         history = ops.zeros((batch_size, capacity, self.inner), dtype)
         return history, self.projection.empty_cache(batch_size)
 
-    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None):
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=operator.call):
         check_length(x, self.filter_length)
         if cache is None:
             projected = self.projection(x, attention_mask)
@@ -125,7 +127,7 @@ class Hyena(keras.layers.Layer):
         else:
             rows = convolution_rows(taps, cache_index, ops.shape(x)[1], ops.shape(history)[1])
             y = ops.einsum("cts,bsc->btc", rows, history)
-        y = self.output_dense(gate * ops.cast(y + self.skip * z, self.compute_dtype))
+        y = project(self.output_dense, gate * ops.cast(y + self.skip * z, self.compute_dtype))
         return y if cache is None else (y, cache)
 
     def state_size(self, length):

@@ -1,5 +1,7 @@
 """Attention without a softmax, whose state does not grow with the length."""
 
+import operator
+
 import keras
 from keras import ops
 
@@ -124,6 +126,7 @@ class LinearAttention(keras.layers.Layer):
         cache: Tuple of the state before `x`, as `empty_cache` makes it.
         cache_index: Not used.
         num_kept: Integer scalar, how many positions of `x` the returned cache has taken up; by default all.
+        project: Function that applies the last layer to its input; by default the layer's call.
 
     Returns:
         Tensor of the shape of `x`, in the compute dtype; with a cache, a pair of it and the next cache.
@@ -185,7 +188,7 @@ class LinearAttention(keras.layers.Layer):
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         return (ops.zeros((batch_size, self.num_heads, width, width + 1), dtype),)
 
-    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None):
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=operator.call):
         query, key, value = self.query(x), self.key(x), self.value(x)
         if self.feature_map == "hadamard":
             first, second, third, fourth = self.features
@@ -203,7 +206,7 @@ class LinearAttention(keras.layers.Layer):
             from_before, state = continue_linear_attention(cache[0], query, key, value, num_kept=num_kept)
             sums, cache = sums + from_before, (state,)
         y = sums[..., :-1] / (sums[..., -1:] + self.epsilon)
-        y = self.attention_output(ops.cast(y, self.compute_dtype))
+        y = project(self.attention_output, ops.cast(y, self.compute_dtype))
         return y if cache is None else (y, cache)
 
     def state_size(self, length):

@@ -1,6 +1,7 @@
 """The Mamba block: a selective state space between two projections."""
 
 import math
+import operator
 
 import keras
 import numpy as np
@@ -77,6 +78,7 @@ class Mamba(keras.layers.Layer):
         cache: Pair of the state and the convolution's last inputs before `x`, as `empty_cache` makes it.
         cache_index: Not used.
         num_kept: Integer scalar, how many positions of `x` the returned cache has taken up; by default all.
+        project: Function that applies the last layer to its input; by default the layer's call.
 
     Returns:
         Tensor of the shape of `x`, in the compute dtype; with a cache, a pair of it and the next cache.
@@ -144,7 +146,7 @@ class Mamba(keras.layers.Layer):
         state = ops.zeros((batch_size, self.num_states, inner), dtype)
         return state, ops.zeros((batch_size, self.num_taps - 1, inner), self.compute_dtype)
 
-    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None):
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=operator.call):
         u, gate = self.up(x), self.gate(x)
         kept, state, before = None, None, None
         if cache is not None:
@@ -167,7 +169,7 @@ class Mamba(keras.layers.Layer):
         if cache is not None:
             y, state = y
         y = ops.cast(y + self.skip * u, self.compute_dtype)
-        y = self.output_dense(y * ops.silu(gate))
+        y = project(self.output_dense, y * ops.silu(gate))
         return y if cache is None else (y, (state, before))
 
     def state_size(self, length):

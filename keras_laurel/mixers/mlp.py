@@ -1,5 +1,7 @@
 """The plain feed-forward layer."""
 
+import operator
+
 import keras
 
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
@@ -21,6 +23,7 @@ class MLP(keras.layers.Layer):
 
     Call arguments:
         x: Float tensor of shape `(batch, ..., dim)`.
+        project: Function that applies the last layer to its input; by default the layer's call.
 
     Returns:
         Tensor of the shape of `x`, in the compute dtype.
@@ -66,8 +69,8 @@ class MLP(keras.layers.Layer):
         )
         self.output_dense.build((*input_shape[:-1], self.intermediate_dim))
 
-    def call(self, x):
-        return self.output_dense(self.up(x))
+    def call(self, x, project=operator.call):
+        return project(self.output_dense, self.up(x))
 
     def state_size(self, length):
         """Returns 0: no position needs another."""

@@ -1,6 +1,7 @@
 """Multi-head Hyena: a long convolution of each head's outer products."""
 
 import math
+import operator
 
 import keras
 from keras import ops
@@ -41,6 +42,7 @@ class MultiHeadHyena(keras.layers.Layer):
         attention_mask: As of `Hyena`.
         cache: Triple of keys, values and the short convolution's last inputs before `x`, as `empty_cache` makes it.
         cache_index, num_kept: As of `Hyena`.
+        project: Function that applies the last layer to its input; by default the layer's call.
 
     Returns:
         Tensor of the shape of `x`, in the compute dtype; with a cache, a pair of it and the next cache.
@@ -110,7 +112,7 @@ class MultiHeadHyena(keras.layers.Layer):
         shape = (batch_size, self.num_heads, self.head_dim, capacity)
         return ops.zeros(shape, dtype), ops.zeros(shape, dtype), self.projection.empty_cache(batch_size)
 
-    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None):
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=operator.call):
         check_length(x, self.filter_length)
         if cache is None:
             projected = self.projection(x, attention_mask)
@@ -138,7 +140,7 @@ class MultiHeadHyena(keras.layers.Layer):
             own = ops.expand_dims(self.skip, (1, 2)) * ops.sum(query * key, axis=2, keepdims=True)
             y = ops.einsum("bhts,bhjs->bthj", scores, values) + ops.transpose(own * value, (0, 3, 1, 2))
         y = ops.reshape(y, (-1, ops.shape(x)[1], self.num_heads * self.head_dim))
-        y = self.output_dense(ops.cast(y, self.compute_dtype))
+        y = project(self.output_dense, ops.cast(y, self.compute_dtype))
         return y if cache is None else (y, cache)
 
     def _heads(self, x):

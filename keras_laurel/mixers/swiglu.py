@@ -1,5 +1,7 @@
 """The gated feed-forward layer of today's decoders."""
 
+import operator
+
 import keras
 from keras import ops
 
@@ -21,6 +23,7 @@ class SwiGLU(keras.layers.Layer):
 
     Call arguments:
         x: Float tensor of shape `(batch, ..., dim)`.
+        project: Function that applies the last layer to its input; by default the layer's call.
 
     Returns:
         Tensor of the shape of `x`, in the compute dtype.
@@ -55,8 +58,8 @@ class SwiGLU(keras.layers.Layer):
         self.up.build(input_shape)
         self.output_dense.build((*input_shape[:-1], self.intermediate_dim))
 
-    def call(self, x):
-        return self.output_dense(ops.silu(self.gate(x)) * self.up(x))
+    def call(self, x, project=operator.call):
+        return project(self.output_dense, ops.silu(self.gate(x)) * self.up(x))
 
     def state_size(self, length):
         """Returns 0: no position needs another."""

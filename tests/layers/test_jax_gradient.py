@@ -5,7 +5,7 @@ from unittest import mock
 import keras
 import numpy as np
 import pytest
-from variants import VARIANTS, num_inputs, random_inputs, random_join, shape_of, to_numpy
+from variants import VARIANTS, assert_close, num_inputs, random_inputs, random_join, shape_of, to_numpy
 
 if keras.backend.backend() != "jax":
     pytest.skip("the gradient is JAX's own", allow_module_level=True)
@@ -42,6 +42,18 @@ def test_the_branch_is_not_kept(name):
         _, kept = gradients(join, inputs, jnp.ones(shape_of(config)), training)
         has_branch = any(leaf.shape == inputs[1].shape and np.array_equal(leaf, inputs[1]) for leaf in kept)
         assert has_branch is not training
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["rw_single_per_channel", "lr", "rw+lr+pa_norm"])
+def test_float64_policy_trains(name):
+    config = {**VARIANTS[name], "drop_path": 0.0}
+    inputs = [jnp.asarray(array, "float64") for array in random_inputs(config)]
+    cotangent = jnp.ones(shape_of(config), "float64")
+    own, plain = (gradients(random_join(config, dtype="float64"), inputs, cotangent, way)[0] for way in (True, False))
+    for ours, theirs in zip(jax.tree.leaves(own), jax.tree.leaves(plain)):
+        assert ours.dtype == theirs.dtype
+        assert_close(to_numpy(ours), to_numpy(theirs))
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import keras_hub
 
+from keras_laurel.applications.laurel_decoder import scaled_kernels
 from keras_laurel.applications.laurel_decoder.block import NORMS, LaurelDecoderBlock
 from keras_laurel.applications.laurel_decoder.layout import layout_map
 from keras_laurel.applications.laurel_decoder.mixers import MIXERS, make_mixer
@@ -288,12 +289,15 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
     def call(self, inputs, training=None, mask=None, **kwargs):
         whole = self._whole(inputs)
         self._check_length(whole["token_ids"])
-        if not training or not self._projects_ahead:
+        if not training or not (self._projects_ahead or self._scales_kernels):
             return super().call(inputs, training=training, mask=mask, **kwargs)
         states = self.embed(whole["token_ids"])
-        ahead = ProjectionsAhead(self._all_joins, states)
+        if self._scales_kernels:
+            shared = {"scaled_kernels": scaled_kernels.ScaledKernels(self._all_joins)}
+        else:
+            shared = {"ahead": ProjectionsAhead(self._all_joins, states)}
         for block in self.transformer_layers:
-            states = block(states, whole["padding_mask"], ahead=ahead, training=training)
+            states = block(states, whole["padding_mask"], training=training, **shared)
         return self.layer_norm(states[0])
 
     @property
@@ -307,6 +311,16 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
             return False
         maps = [join.augmentation.low_rank for join in self._all_joins]
         return len({(len(low_rank.downs), low_rank.rank) for low_rank in maps}) == 1
+
+    @property
+    def _scales_kernels(self):
+        if self.remat or self.joins != "sublayer" or not scaled_kernels.pay():
+            return False
+        if any(block.non_trainable_weights for block in self.transformer_layers):  # no gradient of frozen kernels
+            return False
+        weights = [join.residual_weights for join in self._all_joins if getattr(join, "are_scalars", False)]
+        kinds = {(weight.form, weight.scale) for weight in weights}
+        return len(weights) == len(self._all_joins) and len(kinds) == 1
 
     def _check_length(self, token_ids):
         most, length = getattr(self.position_embedding, "sequence_length", None), token_ids.shape[1]

@@ -27,7 +27,7 @@ class LaurelDecoderBlock(keras.layers.Layer):
 
     Args:
         mixer: A layer `(batch, length, dim)` to the same shape, such as `CausalAttention`. It takes `attention_mask`,
-            `cache`, `cache_index` and `num_kept` as the mixers of this package do.
+            `cache`, `cache_index`, `num_kept` and `project` as the mixers of this package do.
         feedforward: A layer of the same shape, such as `SwiGLU`.
         joins: List of one or two new layers that join `[x, fx, *previous]`, such as `keras_laurel.residual` makes.
         norm: `"rms"`, or `"layer"` for a layer normalization without bias.
@@ -46,6 +46,7 @@ class LaurelDecoderBlock(keras.layers.Layer):
         padding_mask: Boolean or integer tensor `(batch, length)`, zero where a position is padding.
         attention_mask, cache, cache_index, num_kept: See the mixer; not together with `padding_mask`.
         ahead: `keras_laurel.history.ProjectionsAhead` of the stack of blocks; not together with `cache` or `remat`.
+        scaled_kernels: `ScaledKernels` of the stack of blocks; likewise.
 
     Returns:
         List of the states after the block, as many as came in; with a cache, a pair of it and the new cache.
@@ -121,11 +122,14 @@ class LaurelDecoderBlock(keras.layers.Layer):
         cache_index=None,
         num_kept=None,
         ahead=None,
+        scaled_kernels=None,
     ):
         if not isinstance(states, (list, tuple)):
             states = [states]
         if padding_mask is not None:
             attention_mask = ops.cast(ops.expand_dims(padding_mask, (1, 2)), "bool")
+        if scaled_kernels is not None:
+            return [self._call_scaled(states[0], attention_mask, scaled_kernels)]
         if cache is not None:
             fx, cache = self.mixer(
                 self.mixer_norm(states[0]),
@@ -155,6 +159,15 @@ class LaurelDecoderBlock(keras.layers.Layer):
         if len(self.joins) == 1:
             return self._join(*keras.remat(last_branch)(*states))
         return keras.remat(run)(*states)
+
+    def _call_scaled(self, x, attention_mask, scaled_kernels):
+        """Returns the stream after two joins of which `scaled_kernels` has the weights."""
+        mixing = (self.mixer_norm, self.mixer, {"attention_mask": attention_mask})
+        feeding = (self.feedforward_norm, self.feedforward, {})
+        for i, (norm, sublayer, arguments) in enumerate([mixing, feeding]):
+            project, join = scaled_kernels.next()
+            x = join(x, self._drop(i, sublayer(norm(x), project=project, **arguments)))
+        return x
 
     def _last_branch(self, states, fx, ahead=None):
         """Returns the states before the last join and what it joins to them, from what the mixer returned."""
