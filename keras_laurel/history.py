@@ -57,7 +57,7 @@ def first_states(x, joins):
     weighing = [join for join in joins if getattr(join, "max_previous", 0)]
     if len({join.previous for join in weighing}) > 1:
         raise ValueError("Expected the joins of a stack to weigh the last states, or all the first. Received: both")
-    return [x] * (1 + max((join.max_previous for join in weighing), default=0))
+    return [x] * (1 + max([0, *(join.max_previous for join in weighing)]))
 
 
 class ProjectionsAhead:

@@ -1,11 +1,10 @@
 """Causal attention with grouped queries, rotary positions and a cache."""
 
-import operator
-
 import keras
 from keras import ops
 
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
+from keras_laurel.mixers.last_layer import apply
 
 
 @keras.saving.register_keras_serializable(package="keras_laurel")
@@ -157,7 +156,7 @@ class CausalAttention(keras.layers.Layer):
         projections = 4 * self.dim * head_dim * (self.num_heads + num_heads)
         return length * (projections + keys * self.num_heads * (4 * head_dim + 2))
 
-    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=operator.call):
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=apply):
         query, key, value = self.query(x), self.key(x), self.value(x)
         groups, one_position = self.num_heads // self.num_key_value_heads, cache is not None and x.shape[1] == 1
         if self.rotary_embedding is not None:

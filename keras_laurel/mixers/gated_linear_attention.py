@@ -1,12 +1,11 @@
 """Linear attention whose state forgets, channel by channel, as much as the input says."""
 
-import operator
-
 import keras
 from keras import ops
 
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.heads import at_least_float32, head_projection, head_width, merge_projection
+from keras_laurel.mixers.last_layer import apply
 from keras_laurel.mixers.linear_attention import causal_linear_attention, continue_linear_attention
 from keras_laurel.mixers.padding import kept_positions
 
@@ -107,7 +106,7 @@ class GatedLinearAttention(keras.layers.Layer):
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         return (ops.zeros((batch_size, self.num_heads, width, width), dtype),)
 
-    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=operator.call):
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=apply):
         query, key, value, gate = at_least_float32(
             self.query(x), self.key(x), self.value(x), self.gate_up(self.gate_down(x))
         )

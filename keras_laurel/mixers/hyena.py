@@ -1,7 +1,6 @@
 """The Hyena operator: two gates around a long convolution."""
 
 import math
-import operator
 
 import keras
 from keras import ops
@@ -10,6 +9,7 @@ from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.causal_conv import CausalConv
 from keras_laurel.mixers.heads import at_least_float32
 from keras_laurel.mixers.implicit_filter import ImplicitFilter
+from keras_laurel.mixers.last_layer import apply
 from keras_laurel.mixers.long_convolution import convolution_rows, long_convolution
 from keras_laurel.mixers.padding import kept_positions
 
@@ -109,7 +109,7 @@ class Hyena(keras.layers.Layer):
         history = ops.zeros((batch_size, capacity, self.inner), dtype)
         return history, self.projection.empty_cache(batch_size)
 
-    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=operator.call):
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=apply):
         check_length(x, self.filter_length)
         if cache is None:
             projected = self.projection(x, attention_mask)

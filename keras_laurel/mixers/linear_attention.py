@@ -1,12 +1,11 @@
 """Attention without a softmax, whose state does not grow with the length."""
 
-import operator
-
 import keras
 from keras import ops
 
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.heads import at_least_float32, head_projection, head_width, merge_projection
+from keras_laurel.mixers.last_layer import apply
 from keras_laurel.mixers.padding import kept_positions
 from keras_laurel.mixers.recurrence import linear_recurrence, sum_after, zero_after
 
@@ -188,7 +187,7 @@ class LinearAttention(keras.layers.Layer):
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         return (ops.zeros((batch_size, self.num_heads, width, width + 1), dtype),)
 
-    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=operator.call):
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=apply):
         query, key, value = self.query(x), self.key(x), self.value(x)
         if self.feature_map == "hadamard":
             first, second, third, fourth = self.features

@@ -1,7 +1,6 @@
 """The Mamba block: a selective state space between two projections."""
 
 import math
-import operator
 
 import keras
 import numpy as np
@@ -10,6 +9,7 @@ from keras import ops
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.causal_conv import CausalConv
 from keras_laurel.mixers.heads import at_least_float32
+from keras_laurel.mixers.last_layer import apply
 from keras_laurel.mixers.padding import kept_positions
 from keras_laurel.mixers.selective_scan import selective_scan
 
@@ -146,7 +146,7 @@ class Mamba(keras.layers.Layer):
         state = ops.zeros((batch_size, self.num_states, inner), dtype)
         return state, ops.zeros((batch_size, self.num_taps - 1, inner), self.compute_dtype)
 
-    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=operator.call):
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=apply):
         u, gate = self.up(x), self.gate(x)
         kept, state, before = None, None, None
         if cache is not None:

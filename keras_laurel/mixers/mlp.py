@@ -1,10 +1,9 @@
 """The plain feed-forward layer."""
 
-import operator
-
 import keras
 
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
+from keras_laurel.mixers.last_layer import apply
 
 
 @keras.saving.register_keras_serializable(package="keras_laurel")
@@ -69,7 +68,7 @@ class MLP(keras.layers.Layer):
         )
         self.output_dense.build((*input_shape[:-1], self.intermediate_dim))
 
-    def call(self, x, project=operator.call):
+    def call(self, x, project=apply):
         return project(self.output_dense, self.up(x))
 
     def state_size(self, length):

@@ -1,7 +1,6 @@
 """Multi-head Hyena: a long convolution of each head's outer products."""
 
 import math
-import operator
 
 import keras
 from keras import ops
@@ -10,6 +9,7 @@ from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.heads import at_least_float32
 from keras_laurel.mixers.hyena import ShortProjection, check_length, masked
 from keras_laurel.mixers.implicit_filter import ImplicitFilter
+from keras_laurel.mixers.last_layer import apply
 from keras_laurel.mixers.long_convolution import convolution_rows, long_convolution
 
 
@@ -112,7 +112,7 @@ class MultiHeadHyena(keras.layers.Layer):
         shape = (batch_size, self.num_heads, self.head_dim, capacity)
         return ops.zeros(shape, dtype), ops.zeros(shape, dtype), self.projection.empty_cache(batch_size)
 
-    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=operator.call):
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=apply):
         check_length(x, self.filter_length)
         if cache is None:
             projected = self.projection(x, attention_mask)

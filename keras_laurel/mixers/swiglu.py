@@ -1,11 +1,10 @@
 """The gated feed-forward layer of today's decoders."""
 
-import operator
-
 import keras
 from keras import ops
 
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
+from keras_laurel.mixers.last_layer import apply
 
 
 @keras.saving.register_keras_serializable(package="keras_laurel")
@@ -58,7 +57,7 @@ class SwiGLU(keras.layers.Layer):
         self.up.build(input_shape)
         self.output_dense.build((*input_shape[:-1], self.intermediate_dim))
 
-    def call(self, x, project=operator.call):
+    def call(self, x, project=apply):
         return project(self.output_dense, ops.silu(self.gate(x)) * self.up(x))
 
     def state_size(self, length):

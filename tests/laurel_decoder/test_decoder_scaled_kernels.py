@@ -170,3 +170,18 @@ def test_dropout_drops_what_it_drops_by_the_joins(by_the_joins):
     ours = outputs()
     by_the_joins()
     assert_close(ours, outputs())
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch.compile is PyTorch's.")
+@pytest.mark.filterwarnings("ignore")  # of torch.compile
+@pytest.mark.parametrize("scales", [True, False])
+def test_torch_compile_makes_one_graph_of_a_decoder(scales, by_the_joins):
+    import torch
+
+    if not scales:
+        by_the_joins()
+    model, tokens = unlike(), torch.tensor(random_tokens())
+    outputs = to_numpy(model(tokens, training=True).detach())
+    torch.compiler.reset()
+    compiled = torch.compile(lambda tokens: model(tokens, training=True), fullgraph=True, backend="aot_eager")
+    assert_close(to_numpy(compiled(tokens).detach()), outputs)

@@ -289,10 +289,11 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
     def call(self, inputs, training=None, mask=None, **kwargs):
         whole = self._whole(inputs)
         self._check_length(whole["token_ids"])
-        if not training or not (self._projects_ahead or self._scales_kernels):
+        scales_kernels = training and self._scales_kernels
+        if not scales_kernels and not (training and self._projects_ahead):
             return super().call(inputs, training=training, mask=mask, **kwargs)
         states = self.embed(whole["token_ids"])
-        if self._scales_kernels:
+        if scales_kernels:
             shared = {"scaled_kernels": scaled_kernels.ScaledKernels(self._all_joins)}
         else:
             shared = {"ahead": ProjectionsAhead(self._all_joins, states)}

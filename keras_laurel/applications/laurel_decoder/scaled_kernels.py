@@ -50,7 +50,6 @@ class ScaledKernels:
         ones = ops.exp(log_scales - ops.stop_gradient(log_scales))  # whose gradient is that of the logarithm
         self._scales = iter(ops.unstack(ops.stop_gradient(alphas) * ones))
         self._betas = iter(ops.unstack(ops.stop_gradient(betas)))
-        self._scaled = _Scaled(autocast=False, dtype=weights.logits.dtype, name="scaled")
 
     def next(self):
         """Returns two functions for the next join, which together compute it.
@@ -62,7 +61,7 @@ class ScaledKernels:
         scale, beta = next(self._scales), next(self._betas)
 
         def project(layer, x):
-            kernel, *bias = (ops.cast(weight, layer.compute_dtype) for weight in self._scaled(scale, layer=layer))
+            kernel, *bias = (ops.cast(weight, layer.compute_dtype) for weight in _SCALED(scale, layer=layer))
             x = ops.cast(x, layer.compute_dtype)
             y = ops.einsum(layer.equation, x, kernel) if hasattr(layer, "equation") else ops.matmul(x, kernel)
             return ops.add(y, bias[0]) if bias else y
@@ -84,3 +83,6 @@ class _Scaled(keras.layers.Layer):
     def call(self, scale, layer):
         weights = [layer.kernel] if layer.bias is None else [layer.kernel, layer.bias]
         return [scale * ops.convert_to_tensor(weight) for weight in weights]
+
+
+_SCALED = _Scaled(autocast=False, name="scaled")  # one, as torch.compile does not follow how a layer is made
