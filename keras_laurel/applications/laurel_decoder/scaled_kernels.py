@@ -12,8 +12,8 @@ and `dV` is made for the optimizer anyway. No norm sees how large the stream is:
     beta_i * dbeta_i = -(g_i + g_(i+1) + ... )
 
 This is the gradient by `log(alpha_i) - log(beta_0) - ... - log(beta_i)` of weights that scale `W_i` alone, as in what
-`keras_laurel.fold` makes. A norm with an epsilon does see it: what that adds to `<dx, x>`, about `epsilon / (mean square
-+ epsilon)` of the gradient that reaches the norm, is neglected.
+`keras_laurel.fold` makes. A norm with an epsilon does see it: what that adds to `<dx, x>`, about
+`epsilon / (mean square + epsilon)` of the gradient that reaches the norm, is neglected.
 """
 
 import keras
