@@ -194,7 +194,7 @@ def plot(result, path):
     architectures = list(dict.fromkeys(architecture for architecture, _ in kinds))
     markers = dict(zip(JOINS, "osv^DPX*"))
 
-    figure = Figure(figsize=(14, 5), layout="constrained")
+    figure = Figure(figsize=(17, 5), layout="constrained")
     by_setting, by_weights, by_state = figure.subplots(1, 3, width_ratios=(2, 1, 1))
     for index, kind in enumerate(kinds):
         own = {
@@ -213,7 +213,7 @@ def plot(result, path):
         )
     by_setting.set_xticks(range(len(settings)), ["\n".join(key) for key in settings], rotation=90, fontsize=7)
     by_setting.set(ylabel="test accuracy, %", title="settings, mean and standard deviation of the seeds")
-    by_setting.legend(fontsize=6)
+    figure.legend(*by_setting.get_legend_handles_labels(), fontsize=6, loc="outside right center")
     means = summary(result)
     whole = [row for row in means if len(row["tasks"]) == max(len(other["tasks"]) for other in means)]
     for axes, key in ((by_weights, "weights"), (by_state, "state")):
