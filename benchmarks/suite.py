@@ -62,7 +62,7 @@ def run_jobs(jobs, folder, record, processes, on_end=lambda job, record: None):
         for job in jobs:
             end(job, record(job))
         return
-    # New processes for each part: `max_tasks_per_child` can leave Python 3.11 to 3.13 without one, waiting.
+    # New processes for each part: `max_tasks_per_child` can leave Python 3.11 without one, waiting.
     share = processes * RUNS_OF_A_PROCESS
     for first in range(0, len(jobs), share):
         _run_side_by_side(jobs[first : first + share], record, processes, end)
