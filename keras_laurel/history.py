@@ -1,5 +1,7 @@
 """What carries the states of a residual stream from join to join."""
 
+from typing import Any
+
 from keras import ops
 
 
@@ -96,7 +98,7 @@ class ProjectionsAhead:
         self.made.update(zip(places, ops.split(projections, len(places), axis=-1)))
 
 
-def advance(states, join, fx, previous="last", ahead=None):
+def advance(states, join, fx, previous="last", ahead=None, scales=None):
     """Joins `fx` to the stream and returns the states after it: what `History.join` does, on a list of fixed length.
 
     Args:
@@ -106,15 +108,17 @@ def advance(states, join, fx, previous="last", ahead=None):
         fx: The branch's output, of the shape of the stream.
         previous: `"last"` hands on the last states; `"first"` keeps those before the stream, the stack's first.
         ahead: `ProjectionsAhead` of the stack, which has been asked for all joins before; or `None`.
+        scales: See `Laurel`.
 
     Returns:
         List of as many states.
     """
     x, *before = states
+    arguments: Any = {} if scales is None else {"scales": scales}
     if ahead is not None:
-        y = join([x, fx], projections=ahead.next(x))
+        y = join([x, fx], projections=ahead.next(x), **arguments)
     else:
-        y = join([x, fx, *before[: getattr(join, "max_previous", 0)]])
+        y = join([x, fx, *before[: getattr(join, "max_previous", 0)]], **arguments)
     if isinstance(y, (list, tuple)):
         return list(y)
     return [y, *(before if previous == "first" else states[: len(before)])]

@@ -63,6 +63,8 @@ class Laurel(keras.layers.Layer):
         training: Boolean, turns `drop_path` on.
         projections: List of `state_j @ down_j`, of the stream and of as many earlier states as the layer was built
             with, where they have been made already; `inputs` are then `[x, fx]`. Of joins with a rank alone.
+        scales: What stands in for alpha and beta in a step of training, as the decoder makes it: an object with `skip`
+            in place of beta, and `gamma`, `up` and `gain`, which multiply the join's own; tensors, or `None` for one.
 
     Returns:
         Tensor of the shape of `x`, in the compute dtype.
@@ -197,31 +199,34 @@ class Laurel(keras.layers.Layer):
                 self.drop_path, noise_shape, self.seed, name="drop_path", dtype=_wide(self.compute_dtype)
             )
 
-    def call(self, inputs, training=None, projections=None):
+    def call(self, inputs, training=None, projections=None, scales=None):
         shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), inputs)
         self._check(shapes, self.num_inputs if projections is None else 2)
         wanted = 0 if self._low_rank is None else len(self._low_rank.downs)
         if projections is not None and len(projections) != wanted:
             raise ValueError(f"Expected {wanted} projections, as many as maps. Received: {len(projections)}")
         x, fx, *previous = inputs
-        if self.residual_weights is None and self.augmentation is None and self.branch_dropout is None:
+        is_weighed = self.residual_weights is not None and scales is None
+        if not is_weighed and self.augmentation is None and self.branch_dropout is None:
+            if scales is not None and scales.skip is not None:
+                fx = ops.cast(fx, scales.skip.dtype)
+                return ops.cast(explicit_gradient.plus_scaled(fx, scales.skip, x), self.compute_dtype)
             return ops.add(x, fx)
         dtype = _wide(self.compute_dtype)
         if self.branch_dropout is not None:
             fx = self.branch_dropout(ops.cast(fx, dtype), training=training)
-        alpha = beta = None
-        if self.residual_weights is not None:
-            alpha, beta = self.alpha_beta(len(x.shape))
+        alpha, beta = self.alpha_beta(len(x.shape)) if is_weighed else (None, scales and scales.skip)
+        own = self._own_factors(scales)
         states = [x, *previous]
         if training and self._has_jax_gradient:
             from keras_laurel.layers import jax_gradient
 
-            factors = self._factors(states, jax_gradient.matmul, projections)
+            factors = self._factors(own, states, jax_gradient.matmul, projections)
             return jax_gradient.join(self._skip, alpha, (beta, *factors), fx, states, self.path)
         if self._has_explicit_gradient and projections is None:
             own_gradient = explicit_gradient.is_wanted(training)
-            return explicit_gradient.join(**self._terms(alpha, beta, fx, states), own_gradient=own_gradient)
-        skip = self._skip((beta, *self._factors(states, projections=projections)), states)
+            return explicit_gradient.join(**self._terms(alpha, beta, own, fx, states), own_gradient=own_gradient)
+        skip = self._skip((beta, *self._factors(own, states, projections=projections)), states)
         fx = ops.cast(fx, dtype)
         return ops.cast((fx if alpha is None else alpha * fx) + skip, self.compute_dtype)
 
@@ -269,13 +274,15 @@ class Laurel(keras.layers.Layer):
     def augment(self, x, previous):
         """Returns `norm(sum_j gamma[j] * h_j(x_j))` in float32 or wider; zero without a map or previous activations."""
         states = [x, *previous]
-        return 0.0 if self.augmentation is None else self._augment(None, self._factors(states), states)
+        if self.augmentation is None:
+            return 0.0
+        return self._augment(None, self._factors(self._own_factors(), states), states)
 
     @property
-    def are_scalars(self):
-        """Whether bounded scalars alpha and beta are all there is to the join."""
-        is_plain = self.augmentation is None and not self.drop_path and not self.per_channel
-        return is_plain and self.residual_weights is not None and self._is_bounded
+    def can_scale_kernels(self):
+        """Whether a decoder can train the join by `scales`, which alpha and beta allow that are bounded scalars."""
+        are_scalars = self.residual_weights is not None and not self.per_channel and self._is_bounded
+        return are_scalars and not self.drop_path and not self._is_quantized and self.axis == -1
 
     @property
     def projects_ahead(self):
@@ -283,22 +290,31 @@ class Laurel(keras.layers.Layer):
         weighs_earlier = self.num_activations not in (None, 1) and self.previous == "last"
         return self._has_jax_gradient and weighs_earlier and self._low_rank is not None and self.axis == -1
 
-    def _factors(self, states, matmul=None, projections=None):
+    def _own_factors(self, scales=None):
+        """Returns gamma, the norm's gain and `up` as tensors, times `scales`; `None` for what is not there."""
+
+        def scaled(weight, scale):
+            tensor = ops.convert_to_tensor(weight)
+            return tensor if scale is None else ops.cast(scale * ops.cast(tensor, scale.dtype), tensor.dtype)
+
+        gamma = gain = up = None
+        if self.num_activations is not None:
+            gamma = scaled(self.augmentation.gamma, scales and scales.gamma)
+        if self.norm:
+            gain = scaled(self.gain, scales and scales.gain)
+        if self._low_rank is not None and not self._is_quantized:
+            up = scaled(self._low_rank.up.kernel, scales and scales.up)
+        return gamma, gain, up
+
+    def _factors(self, own, states, matmul=None, projections=None):
         """Returns what the sum is made of besides the states: gamma, the gain, projections, `up`; `None` if not there.
 
         With a `matmul`, the projections are made by it, and `up` is a tensor to multiply with.
         """
-        gamma = gain = up = None
-        if self.num_activations is not None:
-            gamma = ops.convert_to_tensor(self.augmentation.gamma)
-        if self.norm:
-            gain = ops.convert_to_tensor(self.gain)
-        if self._low_rank is not None:
-            if projections is None:
-                projections = self._low_rank.project(self._weighed(states), matmul)
-            if matmul is not None:
-                up = ops.convert_to_tensor(self._low_rank.up.kernel)
-        return gamma, gain, projections, up
+        gamma, gain, up = own
+        if self._low_rank is not None and projections is None:
+            projections = self._low_rank.project(self._weighed(states), matmul)
+        return gamma, gain, projections, None if matmul is None else up
 
     def _augment(self, beta, factors, states):
         """Returns `norm(sum_j gamma[j] * h_j(x_j))`, times the scalar `beta` unless that is `None`."""
@@ -313,16 +329,15 @@ class Laurel(keras.layers.Layer):
             total = gain * ops.rms_normalization(total, epsilon=self.norm_epsilon)
         return total if self.axis == -1 else ops.moveaxis(total, -1, self.axis)
 
-    def _terms(self, alpha, beta, fx, states):
+    def _terms(self, alpha, beta, own, fx, states):
         """Returns the keyword arguments of `explicit_gradient.join`."""
         terms: Any = {"weights": [alpha, beta], "tensors": [fx, *states]}
+        gamma, gain, up = own
         if self.norm:
-            terms |= {"gain": ops.convert_to_tensor(self.gain), "epsilon": self.norm_epsilon}
-        gamma = None if self.num_activations is None else ops.convert_to_tensor(self.augmentation.gamma)
+            terms |= {"gain": gain, "epsilon": self.norm_epsilon}
         low_rank = self._low_rank
         if low_rank is not None:
             downs = [ops.convert_to_tensor(down.kernel) for down in low_rank.downs]
-            up = ops.convert_to_tensor(low_rank.up.kernel)
             if gamma is not None:
                 maps = ops.reshape(up, (len(downs), self.rank, -1))
                 up = ops.reshape(ops.cast(gamma[:, None, None] * ops.cast(maps, gamma.dtype), up.dtype), up.shape)

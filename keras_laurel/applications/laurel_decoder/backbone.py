@@ -6,11 +6,11 @@ from typing import Any
 import keras
 import keras_hub
 
-from keras_laurel.applications.laurel_decoder import scaled_kernels
 from keras_laurel.applications.laurel_decoder.block import NORMS, LaurelDecoderBlock
 from keras_laurel.applications.laurel_decoder.layout import layout_map
 from keras_laurel.applications.laurel_decoder.mixers import MIXERS, make_mixer
 from keras_laurel.applications.laurel_decoder.positions import LearnedPositions
+from keras_laurel.applications.laurel_decoder.scaled_kernels import ScaledKernels
 from keras_laurel.history import ProjectionsAhead, first_states
 from keras_laurel.joins import residual as make_join
 from keras_laurel.layers.low_rank import positive_integer
@@ -289,16 +289,19 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
     def call(self, inputs, training=None, mask=None, **kwargs):
         whole = self._whole(inputs)
         self._check_length(whole["token_ids"])
-        scales_kernels = training and self._scales_kernels
-        if not scales_kernels and not (training and self._projects_ahead):
+        scales_kernels, projects_ahead = training and self._scales_kernels, training and self._projects_ahead
+        if not scales_kernels and not projects_ahead:
             return super().call(inputs, training=training, mask=mask, **kwargs)
         states = self.embed(whole["token_ids"])
+        shared: Any = {}
         if scales_kernels:
-            shared = {"scaled_kernels": scaled_kernels.ScaledKernels(self._all_joins)}
-        else:
-            shared = {"ahead": ProjectionsAhead(self._all_joins, states)}
+            shared["scaled_kernels"] = ScaledKernels(self._all_joins)
+        if projects_ahead:
+            shared["ahead"] = ProjectionsAhead(self._all_joins, states)
         for block in self.transformer_layers:
             states = block(states, whole["padding_mask"], training=training, **shared)
+        if scales_kernels:
+            return shared["scaled_kernels"].normalize(self.layer_norm, states[0])
         return self.layer_norm(states[0])
 
     @property
@@ -315,13 +318,13 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
 
     @property
     def _scales_kernels(self):
-        if self.remat or self.joins != "sublayer" or not scaled_kernels.pay():
+        if self.remat or self.joins != "sublayer":
             return False
         if any(block.non_trainable_weights for block in self.transformer_layers):  # no gradient of frozen kernels
             return False
-        weights = [join.residual_weights for join in self._all_joins if getattr(join, "are_scalars", False)]
-        kinds = {(weight.form, weight.scale) for weight in weights}
-        return len(weights) == len(self._all_joins) and len(kinds) == 1
+        if not all(getattr(join, "can_scale_kernels", False) for join in self._all_joins):
+            return False
+        return ScaledKernels.pay(self._all_joins)
 
     def _check_length(self, token_ids):
         most, length = getattr(self.position_embedding, "sequence_length", None), token_ids.shape[1]

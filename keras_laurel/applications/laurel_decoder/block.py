@@ -129,7 +129,7 @@ class LaurelDecoderBlock(keras.layers.Layer):
         if padding_mask is not None:
             attention_mask = ops.cast(ops.expand_dims(padding_mask, (1, 2)), "bool")
         if scaled_kernels is not None:
-            return [self._call_scaled(states[0], attention_mask, scaled_kernels)]
+            return self._call_scaled(states, attention_mask, ahead, scaled_kernels)
         if cache is not None:
             fx, cache = self.mixer(
                 self.mixer_norm(states[0]),
@@ -160,14 +160,16 @@ class LaurelDecoderBlock(keras.layers.Layer):
             return self._join(*keras.remat(last_branch)(*states))
         return keras.remat(run)(*states)
 
-    def _call_scaled(self, x, attention_mask, scaled_kernels):
-        """Returns the stream after two joins of which `scaled_kernels` has the weights."""
+    def _call_scaled(self, states, attention_mask, ahead, scaled_kernels):
+        """Returns the states after two joins of which `scaled_kernels` has the residual weights."""
         mixing = (self.mixer_norm, self.mixer, {"attention_mask": attention_mask})
         feeding = (self.feedforward_norm, self.feedforward, {})
         for i, (norm, sublayer, arguments) in enumerate([mixing, feeding]):
-            project, join = scaled_kernels.next()
-            x = join(x, self._drop(i, sublayer(norm(x), project=project, **arguments)))
-        return x
+            x = scaled_kernels.normalize(norm, states[0])
+            scales = scaled_kernels.next()
+            fx = self._drop(i, sublayer(x, project=scales.project, **arguments))
+            states = advance(states, self.joins[i], fx, self.previous, ahead, scales)
+        return states
 
     def _last_branch(self, states, fx, ahead=None):
         """Returns the states before the last join and what it joins to them, from what the mixer returned."""

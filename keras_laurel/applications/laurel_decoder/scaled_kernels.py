@@ -1,80 +1,126 @@
-"""Residual weights in training: alpha scales kernels, and the gradient passes over kernels in place of the stream.
+"""Residual weights in training, off the stream: they scale kernels, which are smaller, as in a folded model.
 
-A join `y = alpha * f(x) + beta * x` costs its sum next to nothing, but the gradients of alpha and beta are `<dy, f(x)>`
-and `<dy, x>`: passes over tensors of the batch. In a stack whose branches each begin with a norm and end in a kernel,
-and whose last state is normalized, kernels have them too. `f(x) = h @ W`, so with `V = alpha * W`
+A join `x_(i+1) = alpha_i * f_i(x_i) + beta_i * (x_i + sum_j gamma_ij * h_ij(x_(i-j)))` passes over the stream for alpha
+and beta, and again for their gradients. Where branches begin with a norm and end in a kernel, the stream may be kept in
+units of its own instead. With `s_(i+1) = beta_i * s_i`, `s_0 = 1` and `x_i = s_i * y_i`,
 
-    alpha * dalpha = <dy, alpha * f(x)> = <dV, V> =: g
+    y_(i+1) = (alpha_i / s_(i+1)) * f_i(x_i) + y_i + sum_j gamma_ij * (s_(i-j) / s_i) * h_ij(y_(i-j))
 
-and `dV` is made for the optimizer anyway. No norm sees how large the stream is: `<dx, x>` gets nothing from them, so
-`<dx, x> = beta * <dy, x> = <dy, y> - g`, and after the last join it is zero. Hence, of join i,
+which is the join without residual weights, of a branch whose last kernel is scaled; and as norms do not see how large
+their inputs are, `f_i(x_i)` is what `f_i` makes of `y_i`, by a norm with `epsilon / s_i ** 2` in place of `epsilon`.
+So a step costs what it costs without residual weights. `keras_laurel.fold` makes the same model for good.
 
-    beta_i * dbeta_i = -(g_i + g_(i+1) + ... )
+The gradients of alpha and beta are those of the scales. That of the epsilons is neglected: it is about
+`epsilon / (mean square + epsilon)` of the gradient that reaches the norm.
 
-This is the gradient by `log(alpha_i) - log(beta_0) - ... - log(beta_i)` of weights that scale `W_i` alone, as in what
-`keras_laurel.fold` makes. A norm with an epsilon does see it: what that adds to `<dx, x>`, about
-`epsilon / (mean square + epsilon)` of the gradient that reaches the norm, is neglected.
+After `PERIOD` joins the stream goes back to its own units, so that no `s` leaves the range of floats.
 """
 
 import keras
 from keras import ops
 
-from keras_laurel.layers.explicit_gradient import plus_scaled
 from keras_laurel.layers.residual_weights import alpha_beta
 
-
-def pay():
-    """Whether scaled kernels cost less than joins here, which JAX makes as cheap or cheaper on CPUs and TPUs.
-
-    `benchmarks/README.md` has the figures.
-    """
-    if keras.backend.backend() != "jax":
-        return True
-    from keras_laurel.layers.jax_gradient import on_gpu
-
-    return on_gpu()
+PERIOD = 8  # joins; all of their betas may be 0.005 before s ** 2 leaves the range of float32
 
 
 class ScaledKernels:
     """The residual weights of a stack of joins, for one step of training.
 
     Args:
-        joins: List of the joins of a whole stack, built `Laurel` layers of which `are_scalars` is true.
+        joins: List of the joins of a whole stack, built `Laurel` layers of which `can_scale_kernels` is true, of one
+            kind.
     """
 
     def __init__(self, joins):
-        weights = joins[0].residual_weights
+        join, count = joins[0], len(joins)
+        self.index = 0
+        self.period = PERIOD if _keeps_units(join.compute_dtype) else 1
         logits = ops.stack([ops.convert_to_tensor(join.residual_weights.logits) for join in joins], axis=-1)
-        alphas, betas = alpha_beta(weights.form, weights.scale, logits)
-        log_scales = ops.log(alphas) - ops.cumsum(ops.log(betas))
-        ones = ops.exp(log_scales - ops.stop_gradient(log_scales))  # whose gradient is that of the logarithm
-        self._scales = iter(ops.unstack(ops.stop_gradient(alphas) * ones))
-        self._betas = iter(ops.unstack(ops.stop_gradient(betas)))
+        alphas, betas = alpha_beta(join.residual_weights.form, join.residual_weights.scale, logits)
+        # Of s, had the stream never gone back to its units. Where `ops.pad` is called, torch.compile breaks its graph.
+        logs = ops.concatenate([ops.zeros((1,), betas.dtype), ops.cumsum(ops.log(betas))])
+        units = ops.exp(logs - ops.take(logs, [i - i % self.period for i in range(count + 1)]))  # s
+        self.kernel_scales = ops.unstack(_scale(alphas / units[1:], ops.log(alphas) - logs[1:]))
+        self.skip_scales = ops.unstack(ops.stop_gradient(units[:-1] * betas))
+        self.epsilon_scales = ops.unstack(ops.stop_gradient(1 / ops.square(units)))
+        self.gamma_scales = self.up_scales = self.gain_scales = [None] * count
+        # A norm gets the sum in the stream's own units, and what it returns is converted.
+        of_sum, log_of_sum = (1, 0) if join.norm else (units[:-1, None], logs[:-1, None])
+        if join.norm:
+            self.gain_scales = ops.unstack(_scale(1 / units[:-1], -logs[:-1]))
+        if join.num_activations is not None:
+            ages = range(join.num_activations)
+            weighed = [[max(i - j, 0) if join.previous == "last" else 0 for j in ages] for i in range(count)]
+            ratios = _scale(ops.take(units, weighed) / of_sum, ops.take(logs, weighed) - log_of_sum)
+            self.gamma_scales = ops.unstack(ratios)
+        elif join.norm:
+            self.up_scales = ops.unstack(ops.stop_gradient(units[:-1]))
+
+    @staticmethod
+    def pay(joins):
+        """Whether `joins` are of one kind, of which scaled kernels cost less here than what they do by themselves."""
+        kinds = {
+            (join.residual_weights.form, join.residual_weights.scale, join.num_activations, join.previous, join.norm)
+            for join in joins
+        }
+        return len(kinds) == 1 and (keras.backend.backend() != "torch" or joins[0].augmentation is None)
+
+    def normalize(self, norm, x):
+        """Returns what the layer `norm` makes of the stream before the next join."""
+        if self.index % self.period == 0:
+            return norm(x)
+        epsilon = norm.epsilon * self.epsilon_scales[self.index]
+        if isinstance(norm, keras.layers.RMSNormalization):
+            return ops.rms_normalization(x, norm.scale, norm.axis, epsilon)
+        return ops.layer_normalization(x, norm.gamma, norm.beta, norm.axis, epsilon)
 
     def next(self):
-        """Returns two functions for the next join, which together compute it.
+        """Returns the `Scales` of the next join."""
+        i = self.index
+        self.index += 1
+        is_last = self.index % self.period == 0
+        skip = self.skip_scales[i] if is_last else None
+        return Scales(self.kernel_scales[i], skip, self.gamma_scales[i], self.up_scales[i], self.gain_scales[i])
 
-        Returns:
-            The function of the branch's last layer and its input in place of the layer's call, and the function of the
-            stream and what the branch then returns in place of the join's.
-        """
-        scale, beta = next(self._scales), next(self._betas)
 
-        def project(layer, x):
-            kernel, *bias = (ops.cast(weight, layer.compute_dtype) for weight in _SCALED(scale, layer=layer))
-            x = ops.cast(x, layer.compute_dtype)
-            y = ops.einsum(layer.equation, x, kernel) if hasattr(layer, "equation") else ops.matmul(x, kernel)
-            return ops.add(y, bias[0]) if bias else y
+class Scales:
+    """What a join and its branch take in place of alpha and beta.
 
-        def join(x, fx):
-            y = plus_scaled(ops.cast(fx, beta.dtype), beta, x)
-            if keras.backend.backend() == "jax":
-                from keras_laurel.layers.jax_gradient import rounded
+    Attributes:
+        kernel: Scalar tensor that scales the branch's last kernel.
+        skip: Scalar tensor that multiplies the skip, and has no gradient; `None` for one.
+        gamma: Tensor of the shape of the join's gamma, which multiplies it; `None` for one.
+        up: Scalar tensor that multiplies the second factor of the join's map; `None` for one.
+        gain: Scalar tensor that multiplies the gain of the join's norm; `None` for one.
+    """
 
-                return rounded(y, x.dtype)
-            return ops.cast(y, x.dtype)
+    def __init__(self, kernel, skip, gamma, up, gain):
+        self.kernel = kernel
+        self.skip = skip
+        self.gamma = gamma
+        self.up = up
+        self.gain = gain
 
-        return project, join
+    def project(self, layer, x):
+        """Returns what the branch's last `layer` makes of `x`, scaled."""
+        kernel, *bias = (ops.cast(weight, layer.compute_dtype) for weight in _SCALED(self.kernel, layer=layer))
+        x = ops.cast(x, layer.compute_dtype)
+        y = ops.einsum(layer.equation, x, kernel) if hasattr(layer, "equation") else ops.matmul(x, kernel)
+        return ops.add(y, bias[0]) if bias else y
+
+
+def _keeps_units(dtype):
+    """Whether the stream's units may differ from its own.
+
+    Those of float16 reach too few, and PyTorch's norms take no tensor for an epsilon.
+    """
+    return keras.backend.backend() != "torch" and dtype != "float16"
+
+
+def _scale(value, log):
+    """Returns `value`, whose gradient is that of `exp(log)`, to which it is proportional."""
+    return ops.stop_gradient(value) * ops.exp(log - ops.stop_gradient(log))
 
 
 class _Scaled(keras.layers.Layer):
