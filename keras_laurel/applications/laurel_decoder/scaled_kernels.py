@@ -38,12 +38,12 @@ class ScaledKernels:
         self.period = PERIOD if _keeps_units(join.compute_dtype) else 1
         logits = ops.stack([ops.convert_to_tensor(join.residual_weights.logits) for join in joins], axis=-1)
         alphas, betas = alpha_beta(join.residual_weights.form, join.residual_weights.scale, logits)
-        # Of s, had the stream never gone back to its units. Where `ops.pad` is called, torch.compile breaks its graph.
+        units = _units(ops.stop_gradient(betas), self.period)  # s
+        # Of s, had the stream never gone back to its units; for gradients alone. With `ops.pad` torch.compile breaks.
         logs = ops.concatenate([ops.zeros((1,), betas.dtype), ops.cumsum(ops.log(betas))])
-        units = ops.exp(logs - ops.take(logs, [i - i % self.period for i in range(count + 1)]))  # s
         self.kernel_scales = ops.unstack(_scale(alphas / units[1:], ops.log(alphas) - logs[1:]))
-        self.skip_scales = ops.unstack(ops.stop_gradient(units[:-1] * betas))
-        self.epsilon_scales = ops.unstack(ops.stop_gradient(1 / ops.square(units)))
+        self.skip_scales = ops.unstack(units[:-1] * ops.stop_gradient(betas))
+        self.epsilon_scales = ops.unstack(1 / ops.square(units))
         self.gamma_scales = self.up_scales = self.gain_scales = [None] * count
         # A norm gets the sum in the stream's own units, and what it returns is converted.
         of_sum, log_of_sum = (1, 0) if join.norm else (units[:-1, None], logs[:-1, None])
@@ -55,7 +55,7 @@ class ScaledKernels:
             ratios = _scale(ops.take(units, weighed) / of_sum, ops.take(logs, weighed) - log_of_sum)
             self.gamma_scales = ops.unstack(ratios)
         elif join.norm:
-            self.up_scales = ops.unstack(ops.stop_gradient(units[:-1]))
+            self.up_scales = ops.unstack(units[:-1])
 
     @staticmethod
     def pay(joins):
@@ -116,6 +116,16 @@ def _keeps_units(dtype):
     Those of float16 reach too few, and PyTorch's norms take no tensor for an epsilon.
     """
     return keras.backend.backend() != "torch" and dtype != "float16"
+
+
+def _units(betas, period):
+    """Returns the products of the betas before each join, since the last multiple of `period`, and after the last."""
+    count = betas.shape[0]
+    segments = count // period + 1
+    ones = ops.ones((segments * period - count,), betas.dtype)
+    products = ops.cumprod(ops.reshape(ops.concatenate([betas, ones]), (segments, period)), axis=1)
+    products = ops.concatenate([ops.ones((segments, 1), betas.dtype), products[:, :-1]], axis=1)
+    return ops.reshape(products, (-1,))[: count + 1]
 
 
 def _scale(value, log):
