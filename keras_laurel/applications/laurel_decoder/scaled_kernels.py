@@ -13,7 +13,8 @@ So a step costs what it costs without residual weights. `keras_laurel.fold` make
 The gradients of alpha and beta are those of the scales. That of the epsilons is neglected: it is about
 `epsilon / (mean square + epsilon)` of the gradient that reaches the norm.
 
-After `PERIOD` joins the stream goes back to its own units, so that no `s` leaves the range of floats.
+After `PERIOD` joins the stream goes back to its own units, so that no `s` leaves the range of floats. Gradients are
+those of a stream that never does, which norms do not tell from it.
 """
 
 import keras
