@@ -14,8 +14,9 @@ TOLERANCE = 2e-5  # float32, and divisions by small sums in linear attention
 SIGMOID = {"residual_weights": "sigmoid"}
 NORMED = {"norm": "rms", "norm_epsilon": 1e-12}
 
-
-with_maps = pytest.mark.skipif(keras.backend.backend() == "torch", reason="Only of bare rw under PyTorch.")
+with_maps = pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="PyTorch's norms take no tensor for an epsilon: bare rw alone goes so."
+)
 
 
 @pytest.fixture

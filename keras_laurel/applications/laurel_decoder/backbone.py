@@ -322,9 +322,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
             return False
         if any(block.non_trainable_weights for block in self.transformer_layers):  # no gradient of frozen kernels
             return False
-        if not all(getattr(join, "can_scale_kernels", False) for join in self._all_joins):
-            return False
-        return ScaledKernels.pay(self._all_joins)
+        return ScaledKernels.suit(self._all_joins)
 
     def _check_length(self, token_ids):
         most, length = getattr(self.position_embedding, "sequence_length", None), token_ids.shape[1]

@@ -29,8 +29,7 @@ class ScaledKernels:
     """The residual weights of a stack of joins, for one step of training.
 
     Args:
-        joins: List of the joins of a whole stack, built `Laurel` layers of which `can_scale_kernels` is true, of one
-            kind.
+        joins: List of the joins of a whole stack, built `Laurel` layers that `suit`.
     """
 
     def __init__(self, joins):
@@ -59,8 +58,10 @@ class ScaledKernels:
             self.up_scales = ops.unstack(units[:-1])
 
     @staticmethod
-    def pay(joins):
-        """Whether `joins` are of one kind, of which scaled kernels cost less here than what they do by themselves."""
+    def suit(joins):
+        """Whether `joins` can be taken and cost less so than by themselves; under PyTorch bare `rw` alone does."""
+        if not all(getattr(join, "can_scale_kernels", False) for join in joins):
+            return False
         kinds = {
             (join.residual_weights.form, join.residual_weights.scale, join.num_activations, join.previous, join.norm)
             for join in joins
