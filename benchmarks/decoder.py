@@ -31,6 +31,7 @@ KNOWN_TRAINING_VARIANTS = (*WORDS, "add+1", "add+4")
 # The joins whose gain the decoder's recipe reports, in the model that it trains.
 COMPARED = (
     *("add", "add+4", "rw", "lr", "pa", "rw+lr", "rw+lr+pa", "pa@num_activations=12"),
+    *(f"{word}@joins=sublayer" for word in ("rw", "lr", "pa", "rw+lr", "rw+lr+pa")),
     *("denseformer@num_activations=12", "hyperconnections", "layerscale", "rezero"),
     "rw+pa@previous=first@residual_weights=free",
 )

@@ -18,13 +18,15 @@ SHORT = {
     "rezero": "ReZero",
     "add+4": "add, 4 more blocks",
 }
+SUBLAYER = "@joins=sublayer"
 HEADER = [
     "join",
-    "decoder, test loss",
+    "decoder, a join a block: test loss",
+    "two joins a block: test loss",
+    "two joins: step time",
+    "two joins: TPU memory",
     "ResNet, test accuracy",
-    "decoder, step time",
     "ResNet-50, step time",
-    "decoder, TPU memory",
 ]
 
 
@@ -34,17 +36,18 @@ def table_cells(load):
     Args:
         load: Function of the name of a result that returns it; see `benchmarks.report.load`.
     """
-    # A result, its name of the control, and what is shown of a variant in it.
+    # A result, what its names of joins end in, its name of the control, and what is shown of a variant in it.
     columns = (
-        (load("cpp_docs_deep"), "add+4", _loss),
-        (load("cifar10_small"), "add+1", _accuracy),
-        (load("decoder_block_step_time_jax"), "add+1", _step_time),
-        (load("resnet50_step_time_jax"), "add+1", _step_time),
-        (load("decoder_157m_v6e"), "add+4", _memory),
+        (load("cpp_docs_deep"), "", "add+4", _loss),
+        (load("cpp_docs_deep_settings"), SUBLAYER, None, _loss),
+        (load("decoder_sublayer_step_time_jax"), "", "add+1", _step_time),
+        (load("decoder_157m_sublayer_v6e"), "", "add+4", _memory),
+        (load("cifar10_small"), "", "add+1", _accuracy),
+        (load("resnet50_step_time_jax"), "", "add+1", _step_time),
     )
     rows = []
     for join in (*JOINS, CONTROL):
-        cells = [show(result, control if join == CONTROL else join) for result, control, show in columns]
+        cells = [show(result, control if join == CONTROL else join + end) for result, end, control, show in columns]
         rows.append([f"`{join}`" if join != CONTROL else join, *cells])
     return HEADER, rows
 
@@ -73,7 +76,7 @@ def plot(load, path):
         )
         place = {"xytext": (-5, 4), "ha": "right"} if is_ours else {"xytext": (5, 4), "ha": "left"}
         at = line[0].get_xydata()[0]
-        axes.annotate(f"{SHORT.get(name, name)}", at, fontsize=8, textcoords="offset points", **place)
+        axes.annotate(SHORT.get(name, name).replace(SUBLAYER, ", a sublayer"), at, fontsize=8, textcoords="offset points", **place)
     axes.set_yscale("symlog", linthresh=0.05)
     axes.set_yticks(TICKS, map(str, TICKS))
     axes.axhline(0, color="gray", linewidth=0.5)
@@ -92,7 +95,7 @@ def points(load):
     95%, or `None` for one seed.
     """
     losses, times = load("cpp_docs_deep_peers"), load("cpp_docs_deep_step_time_jax")
-    losses["variants"] |= load("cpp_docs_deep")["variants"]
+    losses["variants"] |= load("cpp_docs_deep_settings")["variants"] | load("cpp_docs_deep")["variants"]
     quartiles = ratios({name: run["seconds"]["train"]["wall"] for name, run in times["variants"].items()})
     found = []
     for name, runs in losses["variants"].items():

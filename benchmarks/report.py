@@ -4,7 +4,8 @@
     python -m benchmarks.report --check    exits with 1 if a document and the results disagree
 
 A document marks the place of a table by `<!-- table: NAME -->` and `<!-- end table -->`, NAME being the result's file,
-`NAME.json`, or the folder of an experiment's records, `PROGRAM/NAME`; `overview` is made of several of them.
+`NAME.json`, or the folder of an experiment's records, `PROGRAM/NAME`; those named in `SEVERAL` are made of
+several of them.
 """
 
 import json
@@ -18,6 +19,7 @@ from applications.laurel_decoder_lm import report as laurel_decoder_lm
 from applications.laurel_resnet50 import report as laurel_resnet50
 from applications.tiny_lm import report as tiny_lm
 from benchmarks import (
+    equal_time,
     generate_speed_report,
     gpu_compile_report,
     join_cost_report,
@@ -58,6 +60,7 @@ PROGRAMS = {
     "mad": mad,
     "isoflop": isoflop,
 }
+SEVERAL = {"overview": overview, "equal_time": equal_time}  # tables of several results
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end table -->)", re.DOTALL)
 
 
@@ -79,8 +82,8 @@ def load(name):
 
 def markdown_table(name):
     """Returns the table of the result `name` with a line on where it comes from."""
-    if name == "overview":
-        return f"{_table(*overview.table_cells(load))}\n"
+    if name in SEVERAL:
+        return f"{_table(*SEVERAL[name].table_cells(load))}\n"
     try:
         result = load(name)
     except FileNotFoundError:

@@ -22,10 +22,11 @@ def times(*seconds):
 
 RESULTS = {
     "cpp_docs_deep": {"variants": {"add": deep(2.0, 3.0), "rw": deep(1.9, 2.9), "add+4": deep(2.1)}},
+    "cpp_docs_deep_settings": {"variants": {"add": deep(2.0, 3.0), "rw": deep(0, 0), "rw@joins=sublayer": deep(1.8, 2.8)}},
     "cifar10_small": {"variants": {"add": images(0.5, 0.5), "rw": images(0.51, 0.53)}},
-    "decoder_block_step_time_jax": {"variants": {"llama": times(9, 9), "add": times(2, 2), "rw": times(3, 5)}},
+    "decoder_sublayer_step_time_jax": {"variants": {"llama": times(9, 9), "add": times(2, 2), "rw": times(3, 5)}},
     "resnet50_step_time_jax": {"variants": {"keras": times(1, 1), "add": times(4, 4), "add+1": times(5, 5)}},
-    "decoder_157m_v6e": {
+    "decoder_157m_sublayer_v6e": {
         "settings": {"model_layers": 24},
         "variants": {
             name: [
@@ -55,21 +56,23 @@ def test_each_column_is_beside_the_plain_residual(rows):
     # Two differences of 1 and 3 points: 2 in the mean, a standard error of 1, and 12.7 of them by Student's t.
     assert rows["`rw`"] == [
         "**-0.1000 nats** (-0.1000 to -0.1000)",
-        "+2.0 points (-10.7 to +14.7)",
+        "**-0.2000 nats** (-0.2000 to -0.2000)",
         "2.000 (1.750 to 2.250)",
-        "",
         "1.250",
+        "+2.0 points (-10.7 to +14.7)",
+        "",
     ]
 
 
 def test_the_control_is_each_result_s_own(rows):
-    assert rows["more blocks"] == ["+0.1000 nats (1 seed)", "", "", "1.250 (1.250 to 1.250)", ""]
+    assert rows["more blocks"] == ["+0.1000 nats (1 seed)", "", "", "", "", "1.250 (1.250 to 1.250)"]
 
 
 def test_a_point_is_the_gain_and_the_cost_of_a_variant_that_has_both(tmp_path):
     results = {
         "cpp_docs_deep": {"variants": {"add": deep(2.0, 3.0), "rw": deep(1.9, 2.9), "lr": deep(1.0, 1.0)}},
         "cpp_docs_deep_peers": {"variants": {"add": deep(2.0, 3.0), "rezero": deep(2.5)}},
+        "cpp_docs_deep_settings": {"variants": {"add": deep(2.0, 3.0), "pa@joins=sublayer": deep(2.0, 2.0)}},
         "cpp_docs_deep_step_time_jax": {
             "variants": {"add": times(2, 2), "rw": times(3, 5), "rezero": times(2, 2), "pa": times(9, 9)}
         },
