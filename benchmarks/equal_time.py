@@ -1,4 +1,4 @@
-"""The table of what joins gain when the plain residual may train for as long: more steps, in the time they take."""
+"""The table of what gains are worth: in steps of the plain residual, and beside it when it has as much time."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from applications.laurel_decoder_lm.report import final
 from applications.results import BASELINE, deviation, interval, paired, spread
 from benchmarks.timing import ratios
 
-HEADER = ["variant", "step time", "seeds", "at equal steps", "add with the steps", "at equal time", "95% interval"]
+HEADER = ["variant", "seeds", "at equal steps", "worth, in steps", "step time", "at equal time", "95% interval"]
 
 
 def table_cells(load):
@@ -17,11 +17,19 @@ def table_cells(load):
     """
     cells = []
     for row in summary(load):
-        half, mean = row["interval"], row["at_time"]
-        around = "" if half is None else f"{mean - half:+.4f} to {mean + half:+.4f}"
-        by_steps, by_time = (f"{row[key]:+.4f}{spread(row[f'{key}_std'], 4)}" for key in ("at_steps", "at_time"))
-        name, ratio, seeds = row["variant"], f"{row['ratio']:.3f}", str(row["seeds"])
-        cells.append([name, ratio, seeds, by_steps, f"{row['longer']:+.4f}", by_time, around])
+        half, mean, worth = row["interval"], row["at_time"], row["worth"]
+        at_steps, at_time = (f"{row[key]:+.4f}{spread(row[f'{key}_std'], 4)}" for key in ("at_steps", "at_time"))
+        cells.append(
+            [
+                row["variant"],
+                str(row["seeds"]),
+                at_steps,
+                "" if worth is None else f"{100 * (worth - 1):+.0f}%",
+                f"{100 * (row['ratio'] - 1):+.0f}%",
+                at_time,
+                "" if half is None else f"{mean - half:+.4f} to {mean + half:+.4f}",
+            ]
+        )
     return HEADER, cells
 
 
@@ -29,31 +37,32 @@ def summary(load):
     """Returns one dictionary a variant whose step was timed and whose ratio the longer runs of `add` reach.
 
     The loss of `add` after as many steps as take the time is read off a line between runs with fewer and with more,
-    each of a schedule of its own length. All differences are to `add` of the same seed.
+    each of a schedule of its own length. All differences are to `add` of the same seed. `worth` is how many times as
+    many steps give `add` the mean gain; `None` if it is a loss, or more than the longest run's.
     """
     losses = {"variants": {}}
     for name in ("cpp_docs_deep", "cpp_docs_deep_settings", "cpp_docs_deep_peers"):
         losses["variants"] |= load(name)["variants"]
     timed = load("cpp_docs_deep_step_time_jax")["variants"]
     seconds = ratios({name: run["seconds"]["train"]["wall"] for name, run in timed.items()})
-    longer = _by_steps(load("cpp_docs_deep_steps"))
+    lengths, longer = by_steps(load)
     rows = []
     for name, (_, ratio, _) in seconds.items():
         pairs = [pair for pair in paired(losses, losses["variants"].get(name, [])) if pair[0]["seed"] in longer]
-        if name == BASELINE or not pairs or ratio > min(max(longer[run["seed"]][0]) for run, _ in pairs):
+        if name == BASELINE or not pairs or ratio > lengths[-1]:
             continue
-        base = [final(base)["loss"] for _, base in pairs]
-        at_steps = np.subtract([final(run)["loss"] for run, _ in pairs], base)
-        gained = np.array([np.interp(ratio, *longer[run["seed"]]) for run, _ in pairs]) - base
-        at_time = at_steps - gained
+        at_steps = [final(run)["loss"] - final(base)["loss"] for run, base in pairs]
+        gains = np.array([longer[run["seed"]] for run, _ in pairs])
+        at_time = [difference - np.interp(ratio, lengths, own) for difference, own in zip(at_steps, gains)]
+        mean, curve = float(np.mean(at_steps)), np.mean(gains, axis=0)
         rows.append(
             {
                 "variant": name,
                 "ratio": ratio,
                 "seeds": len(pairs),
-                "at_steps": float(np.mean(at_steps)),
+                "at_steps": mean,
                 "at_steps_std": deviation(at_steps),
-                "longer": float(np.mean(gained)),
+                "worth": float(np.interp(-mean, -curve, lengths)) if curve[-1] <= mean <= 0 else None,
                 "at_time": float(np.mean(at_time)),
                 "at_time_std": deviation(at_time),
                 "interval": interval(at_time),
@@ -62,13 +71,14 @@ def summary(load):
     return rows
 
 
-def _by_steps(result):
-    """Returns, by seed, how long the runs of `add` were beside the shortest, in rising order, and their losses."""
-    runs = [run for runs in result["variants"].values() for run in runs]
-    shortest = min(run["config"]["steps"] for run in runs)
-    found = {}
-    for run in sorted(runs, key=lambda run: run["config"]["steps"]):
-        lengths, losses = found.setdefault(run["seed"], ([], []))
-        lengths.append(run["config"]["steps"] / shortest)
-        losses.append(final(run)["loss"])
-    return found
+def by_steps(load):
+    """Returns how long the runs of `add` are beside the shortest, rising, and by seed by how much their losses differ.
+
+    Seeds that lack a length are left out.
+    """
+    runs = [run for runs in load("cpp_docs_deep_steps")["variants"].values() for run in runs]
+    losses = {(run["seed"], run["config"]["steps"]): final(run)["loss"] for run in runs}
+    steps = sorted({run["config"]["steps"] for run in runs})
+    seeds = [seed for seed in {run["seed"] for run in runs} if all((seed, count) in losses for count in steps)]
+    differences = {seed: [losses[seed, count] - losses[seed, steps[0]] for count in steps] for seed in seeds}
+    return [count / steps[0] for count in steps], differences

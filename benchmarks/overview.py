@@ -1,7 +1,10 @@
 """The first table and plot of README: of each join, what it gained and what it cost in the records that say most."""
 
+import numpy as np
+
 from applications.laurel_decoder_lm.report import final
 from applications.results import BASELINE, interval, paired
+from benchmarks import equal_time
 from benchmarks.timing import ratios
 from benchmarks.tpu_compile_report import figures
 
@@ -76,7 +79,13 @@ def plot(load, path):
         )
         place = {"xytext": (-5, 4), "ha": "right"} if is_ours else {"xytext": (5, 4), "ha": "left"}
         at = line[0].get_xydata()[0]
-        axes.annotate(SHORT.get(name, name).replace(SUBLAYER, ", a sublayer"), at, fontsize=8, textcoords="offset points", **place)
+        axes.annotate(
+            SHORT.get(name, name).replace(SUBLAYER, ", a sublayer"), at, fontsize=8, textcoords="offset points", **place
+        )
+    lengths, longer = equal_time.by_steps(load)
+    gains = -np.mean(list(longer.values()), axis=0)
+    axes.plot(100 * (np.array(lengths) - 1), gains, color="C1", marker=".", label="add, trained for as much longer")
+    axes.legend(loc="lower right")
     axes.set_yscale("symlog", linthresh=0.05)
     axes.set_yticks(TICKS, map(str, TICKS))
     axes.axhline(0, color="gray", linewidth=0.5)

@@ -20,18 +20,19 @@ PLAIN = runs(2.0, 3.0)
 RESULTS = {
     "cpp_docs_deep": {"variants": {"add": PLAIN, "rw": runs(1.9, 2.8), "lr": runs(1.0, 1.0)}},
     "cpp_docs_deep_settings": {"variants": {"add": PLAIN, "pa@joins=sublayer": runs(1.5)}},
-    "cpp_docs_deep_peers": {"variants": {"add": PLAIN, "hyperconnections": runs(1.0, 1.0)}},
+    "cpp_docs_deep_peers": {"variants": {"add": PLAIN, "layerscale": runs(2.1, 3.1), "hyperconnections": runs(1, 1)}},
     "cpp_docs_deep_step_time_jax": {
         "variants": {
             "add": times(2, 2),
             "rw": times(2.2, 2.2),
             "pa@joins=sublayer": times(2.4, 2.4),
+            "layerscale": times(2, 2),
             "hyperconnections": times(3, 3),
             "rezero": times(2, 2),
         }
     },
     "cpp_docs_deep_steps": {
-        "variants": {"add": PLAIN, "add@steps=120": runs(1.8, 2.6, steps=120)},
+        "variants": {"add": [*PLAIN, *runs(0, 0, 0)[2:]], "add@steps=120": runs(1.8, 2.6, steps=120)},
     },
 }
 
@@ -45,20 +46,27 @@ def test_the_plain_residual_gets_the_steps_that_the_time_allows(rows):
     # A tenth more time is half of the way to 120 steps: 0.1 and 0.2 nats, where the join gained 0.1 and 0.2.
     row = rows["rw"]
     assert (row["ratio"], row["seeds"]) == (pytest.approx(1.1), 2)
-    assert [row[key] for key in ("at_steps", "longer", "at_time", "interval")] == pytest.approx([-0.15, -0.15, 0, 0])
+    assert [row[key] for key in ("at_steps", "worth", "at_time", "interval")] == pytest.approx([-0.15, 1.1, 0, 0])
 
 
 def test_all_that_is_taken_off_is_of_the_same_seed(rows):
     row = rows["pa@joins=sublayer"]
-    assert [row[key] for key in ("at_steps", "longer", "at_time")] == pytest.approx([-0.5, -0.2, -0.3])
-    assert row["interval"] is None
+    assert [row[key] for key in ("at_steps", "at_time")] == pytest.approx([-0.5, -0.3])
+    assert (row["interval"], row["worth"]) == (None, None)  # more than all of the longest run gains
+
+
+def test_a_loss_is_worth_no_steps(rows):
+    row = rows["layerscale"]
+    assert [row[key] for key in ("at_steps", "at_time")] == pytest.approx([0.1, 0.1])
+    assert row["worth"] is None
 
 
 def test_variants_without_times_or_beyond_the_longest_run_are_left_out(rows):
-    assert list(rows) == ["rw", "pa@joins=sublayer"]
+    assert list(rows) == ["rw", "pa@joins=sublayer", "layerscale"]
 
 
 def test_the_table_has_a_row_a_variant():
     header, cells = equal_time.table_cells(RESULTS.__getitem__)
     assert {len(header)} == {len(row) for row in cells}
-    assert cells[1] == ["pa@joins=sublayer", "1.200", "1", "-0.5000", "-0.2000", "-0.3000", ""]
+    assert cells[0][:5] == ["rw", "2", "-0.1500 ± 0.0707", "+10%", "+10%"]
+    assert cells[1] == ["pa@joins=sublayer", "1", "-0.5000", "", "+20%", "-0.3000", ""]

@@ -5,9 +5,9 @@ import pytest
 from benchmarks import overview
 
 
-def deep(*losses):
+def deep(*losses, steps=100):
     return [
-        {"seed": seed, "test": dict.fromkeys(("loss", "perplexity", "bits_per_byte"), loss)}
+        {"seed": seed, "config": {"steps": steps}, "test": dict.fromkeys(("loss", "perplexity", "bits_per_byte"), loss)}
         for seed, loss in enumerate(losses)
     ]
 
@@ -22,7 +22,9 @@ def times(*seconds):
 
 RESULTS = {
     "cpp_docs_deep": {"variants": {"add": deep(2.0, 3.0), "rw": deep(1.9, 2.9), "add+4": deep(2.1)}},
-    "cpp_docs_deep_settings": {"variants": {"add": deep(2.0, 3.0), "rw": deep(0, 0), "rw@joins=sublayer": deep(1.8, 2.8)}},
+    "cpp_docs_deep_settings": {
+        "variants": {"add": deep(2.0, 3.0), "rw": deep(0, 0), "rw@joins=sublayer": deep(1.8, 2.8)}
+    },
     "cifar10_small": {"variants": {"add": images(0.5, 0.5), "rw": images(0.51, 0.53)}},
     "decoder_sublayer_step_time_jax": {"variants": {"llama": times(9, 9), "add": times(2, 2), "rw": times(3, 5)}},
     "resnet50_step_time_jax": {"variants": {"keras": times(1, 1), "add": times(4, 4), "add+1": times(5, 5)}},
@@ -73,6 +75,7 @@ def test_a_point_is_the_gain_and_the_cost_of_a_variant_that_has_both(tmp_path):
         "cpp_docs_deep": {"variants": {"add": deep(2.0, 3.0), "rw": deep(1.9, 2.9), "lr": deep(1.0, 1.0)}},
         "cpp_docs_deep_peers": {"variants": {"add": deep(2.0, 3.0), "rezero": deep(2.5)}},
         "cpp_docs_deep_settings": {"variants": {"add": deep(2.0, 3.0), "pa@joins=sublayer": deep(2.0, 2.0)}},
+        "cpp_docs_deep_steps": {"variants": {"add": deep(2.0, 3.0), "add@steps=150": deep(1.0, 2.0, steps=150)}},
         "cpp_docs_deep_step_time_jax": {
             "variants": {"add": times(2, 2), "rw": times(3, 5), "rezero": times(2, 2), "pa": times(9, 9)}
         },
