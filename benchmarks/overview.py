@@ -79,9 +79,8 @@ def plot(load, path):
         )
         place = {"xytext": (-5, 4), "ha": "right"} if is_ours else {"xytext": (5, 4), "ha": "left"}
         at = line[0].get_xydata()[0]
-        axes.annotate(
-            SHORT.get(name, name).replace(SUBLAYER, ", a sublayer"), at, fontsize=8, textcoords="offset points", **place
-        )
+        label = f"{SHORT.get(name, name)}".replace(SUBLAYER, ", a sublayer")
+        axes.annotate(label, at, fontsize=8, textcoords="offset points", **place)
     lengths, longer = equal_time.by_steps(load)
     gains = -np.mean(list(longer.values()), axis=0)
     axes.plot(100 * (np.array(lengths) - 1), gains, color="C1", marker=".", label="add, trained for as much longer")
