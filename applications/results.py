@@ -43,3 +43,8 @@ def interval(differences):
 def spread(value, digits, scale=1):
     """Returns `value`, scaled, as ` ± value`, or nothing for `None`."""
     return "" if value is None else f" ± {scale * value:.{digits}f}"
+
+
+def around(mean, half, form=".4f"):
+    """Returns the interval of `half` to either side of `mean`, in the number format `form`; nothing for `None`."""
+    return "" if half is None else f"{mean - half:+{form}} to {mean + half:+{form}}"

@@ -3,7 +3,7 @@
 import numpy as np
 
 from applications.laurel_decoder_lm.report import final
-from applications.results import BASELINE, deviation, interval, paired, spread
+from applications.results import BASELINE, around, deviation, interval, paired, spread
 from benchmarks.timing import ratios
 
 HEADER = ["variant", "seeds", "at equal steps", "worth, in steps", "step time", "at equal time", "95% interval"]
@@ -17,7 +17,7 @@ def table_cells(load):
     """
     cells = []
     for row in summary(load):
-        half, mean, worth = row["interval"], row["at_time"], row["worth"]
+        worth = row["worth"]
         at_steps, at_time = (f"{row[key]:+.4f}{spread(row[f'{key}_std'], 4)}" for key in ("at_steps", "at_time"))
         cells.append(
             [
@@ -27,7 +27,7 @@ def table_cells(load):
                 "" if worth is None else f"{100 * (worth - 1):+.0f}%",
                 f"{100 * (row['ratio'] - 1):+.0f}%",
                 at_time,
-                "" if half is None else f"{mean - half:+.4f} to {mean + half:+.4f}",
+                around(row["at_time"], row["interval"]),
             ]
         )
     return HEADER, cells

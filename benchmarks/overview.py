@@ -3,7 +3,7 @@
 import numpy as np
 
 from applications.laurel_decoder_lm.report import final
-from applications.results import BASELINE, interval, paired
+from applications.results import BASELINE, around, interval, paired
 from benchmarks import equal_time
 from benchmarks.timing import ratios
 from benchmarks.tpu_compile_report import figures
@@ -131,7 +131,7 @@ def _difference(result, name, metric, form, unit):
     if half is None:
         return f"{mean:+{form}}{unit} (1 seed)"
     shown = f"{mean:+{form}}{unit}"
-    return f"{f'**{shown}**' if abs(mean) > half else shown} ({mean - half:+{form}} to {mean + half:+{form}})"
+    return f"{f'**{shown}**' if abs(mean) > half else shown} ({around(mean, half, form)})"
 
 
 def _step_time(result, name):

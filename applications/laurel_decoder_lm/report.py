@@ -3,7 +3,7 @@
 import numpy as np
 
 from applications import results
-from applications.results import BASELINE, deviation, interval, paired, spread
+from applications.results import BASELINE, around, deviation, interval, paired, spread
 
 STYLES = ("-", "--", ":")
 # What is plotted over depth: a title, and the keys of a record's joins by line style.
@@ -115,21 +115,13 @@ def table_cells(result):
                 str(row["seeds"]),
                 f"{row['loss']:.4f}{spread(row['loss_std'], 4)}",
                 beside("difference"),
-                _around(row),
+                "" if row["variant"] == BASELINE else around(row["difference"], row["difference_interval"]),
                 f"{row['bits_per_byte']:.4f}",
                 beside("time_difference"),
                 "" if row["time_ratio"] is None else f"{row['time_ratio']:.3f}",
             ]
         )
     return header, cells
-
-
-def _around(row):
-    """Returns the interval of the difference to the plain residual."""
-    half = row["difference_interval"]
-    if row["variant"] == BASELINE or half is None:
-        return ""
-    return f"{row['difference'] - half:+.4f} to {row['difference'] + half:+.4f}"
 
 
 def plot(result, path):
