@@ -205,6 +205,18 @@ def test_remat_and_compilation_change_no_training(settings, compiled):
     assert losses[0][2] < losses[0][0]
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch.compile is PyTorch's.")
+@pytest.mark.filterwarnings("ignore")  # of torch.compile
+def test_torch_compile_makes_one_graph():
+    import torch
+
+    model, tokens = randomize(backbone("rw+lr+pa")), torch.tensor(random_tokens())
+    outputs = to_numpy(model(tokens, training=True).detach())
+    torch.compiler.reset()
+    compiled = torch.compile(lambda tokens: model(tokens, training=True), fullgraph=True, backend="aot_eager")
+    assert_close(to_numpy(compiled(tokens).detach()), outputs)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_accumulated_gradients_are_those_of_the_whole_batch():
     values = []

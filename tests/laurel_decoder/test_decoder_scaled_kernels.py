@@ -14,9 +14,9 @@ TOLERANCE = 2e-5  # float32, and divisions by small sums in linear attention
 SIGMOID = {"residual_weights": "sigmoid"}
 NORMED = {"norm": "rms", "norm_epsilon": 1e-12}
 
-with_maps = pytest.mark.skipif(
-    keras.backend.backend() == "torch", reason="PyTorch's norms take no tensor for an epsilon: bare rw alone goes so."
-)
+IS_TORCH = keras.backend.backend() == "torch"
+
+where_kernels_are_scaled = pytest.mark.skipif(IS_TORCH, reason="PyTorch's norms take no tensor for an epsilon.")
 
 
 @pytest.fixture
@@ -46,18 +46,19 @@ def unlike(**kwargs):
     return randomize(backbone("rw", **kwargs))
 
 
+@where_kernels_are_scaled
 @pytest.mark.parametrize(
     "settings",
     [
         {"num_layers": 3, "mixers": ("attention", "gated_linear_attention", "hyena")},
         {"residual_arguments": SIGMOID, "feedforward": "gelu", "norm": "layer", "positions": "learned"},
         {"residual_arguments": {"residual_weights": "single"}},
-        pytest.param({"residual": "rw+lr"}, marks=with_maps),
-        pytest.param({"residual": "rw+pa", "num_layers": 3}, marks=with_maps),
-        pytest.param({"residual": "rw+pa", "residual_arguments": {"previous": "first"}}, marks=with_maps),
-        pytest.param({"residual": "rw+pa", "residual_arguments": NORMED}, marks=with_maps),
-        pytest.param({"residual": "rw+lr", "residual_arguments": NORMED}, marks=with_maps),
-        pytest.param({"residual": "rw+lr+pa", "residual_arguments": NORMED, "num_layers": 3}, marks=with_maps),
+        {"residual": "rw+lr"},
+        {"residual": "rw+pa", "num_layers": 3},
+        {"residual": "rw+pa", "residual_arguments": {"previous": "first"}},
+        {"residual": "rw+pa", "residual_arguments": NORMED},
+        {"residual": "rw+lr", "residual_arguments": NORMED},
+        {"residual": "rw+lr+pa", "residual_arguments": NORMED, "num_layers": 3},
     ],
 )
 def test_gradients_are_those_of_the_joins(settings, by_the_joins, monkeypatch):
@@ -82,6 +83,7 @@ def test_every_sublayer_lets_its_last_layer_be_applied_otherwise(mixer):
         assert np.array_equal(to_numpy(doubled), 2 * to_numpy(sublayer(x)))
 
 
+@where_kernels_are_scaled
 def test_of_a_gradient_no_more_than_the_share_of_epsilon_is_neglected(by_the_joins):
     epsilon = 1e-2
     model = unlike(norm_epsilon=epsilon)
@@ -92,13 +94,15 @@ def test_of_a_gradient_no_more_than_the_share_of_epsilon_is_neglected(by_the_joi
     assert 1e-4 < np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) < epsilon / (smallest + epsilon)
 
 
-@pytest.mark.parametrize("residual", ["rw", pytest.param("rw+lr+pa", marks=with_maps)])
+@where_kernels_are_scaled
+@pytest.mark.parametrize("residual", ["rw", "rw+lr+pa"])
 def test_in_training_as_in_inference(residual):
     model, tokens = unlike(residual=residual, num_layers=5), random_tokens()
     assert model._scales_kernels
     assert_close(to_numpy(model(tokens, training=True)), to_numpy(model(tokens)))
 
 
+@where_kernels_are_scaled
 def test_a_stream_that_all_joins_forget_stays_in_the_range_of_floats():
     rng = np.random.default_rng(0)
     shape, joins = (2, 3, 8), [keras_laurel.LaurelRW("sigmoid") for _ in range(20)]
@@ -122,6 +126,7 @@ def test_a_new_model_trains_as_the_plain_one_bit_for_bit(dtype):
     assert np.array_equal(*(to_numpy(each(tokens, training=True)) for each in (model, plain)))
 
 
+@where_kernels_are_scaled
 def test_a_kernel_is_rounded_after_it_is_scaled():
     """By a scale of 1 + 2**-10 what is rounded to bfloat16 already would stay what it is."""
 
@@ -149,13 +154,13 @@ def test_a_kernel_is_rounded_after_it_is_scaled():
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, True),
-        ({"dropout": 0.1}, True),
+        ({}, not IS_TORCH),
+        ({"dropout": 0.1}, not IS_TORCH),
         ({"residual_arguments": {"residual_weights": "free"}}, False),
         ({"residual_arguments": {"per_channel": True}}, False),
         ({"residual_arguments": {"drop_path": 0.1}}, False),
-        ({"residual": "rw+lr"}, keras.backend.backend() != "torch"),
-        ({"residual": "rw+pa"}, keras.backend.backend() != "torch"),
+        ({"residual": "rw+lr"}, not IS_TORCH),
+        ({"residual": "rw+pa"}, not IS_TORCH),
         ({"residual": "lr"}, False),
         ({"residual": "add"}, False),
         ({"residual": lambda **kwargs: keras.layers.Add(name=kwargs["name"])}, False),
@@ -167,18 +172,21 @@ def test_whose_kernels_are_scaled(settings, expected):
     assert backbone("rw", **settings)._scales_kernels == expected
 
 
+@where_kernels_are_scaled
 def test_frozen_kernels_are_not_scaled():
     model = backbone("rw")
     model.transformer_layers[1].feedforward.output_dense.enable_lora(1)
     assert not model._scales_kernels
 
 
+@where_kernels_are_scaled
 def test_joins_of_two_kinds_are_not_scaled():
     forms = iter(["softmax", "sigmoid"] * 2)
     model = backbone(residual=lambda name, **kwargs: keras_laurel.LaurelRW(next(forms), name=name))
     assert not model._scales_kernels
 
 
+@where_kernels_are_scaled
 def test_dropout_drops_what_it_drops_by_the_joins(by_the_joins):
     model = unlike(dropout=0.5)
     tokens = random_tokens()
@@ -194,18 +202,3 @@ def test_dropout_drops_what_it_drops_by_the_joins(by_the_joins):
     ours = outputs()
     by_the_joins()
     assert_close(ours, outputs())
-
-
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch.compile is PyTorch's.")
-@pytest.mark.filterwarnings("ignore")  # of torch.compile
-@pytest.mark.parametrize("scales", [True, False])
-def test_torch_compile_makes_one_graph_of_a_decoder(scales, by_the_joins):
-    import torch
-
-    if not scales:
-        by_the_joins()
-    model, tokens = unlike(), torch.tensor(random_tokens())
-    outputs = to_numpy(model(tokens, training=True).detach())
-    torch.compiler.reset()
-    compiled = torch.compile(lambda tokens: model(tokens, training=True), fullgraph=True, backend="aot_eager")
-    assert_close(to_numpy(compiled(tokens).detach()), outputs)

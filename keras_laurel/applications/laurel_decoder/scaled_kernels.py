@@ -9,6 +9,7 @@ units of its own instead. With `s_(i+1) = beta_i * s_i`, `s_0 = 1` and `x_i = s_
 which is the join without residual weights, of a branch whose last kernel is scaled; and as norms do not see how large
 their inputs are, `f_i(x_i)` is what `f_i` makes of `y_i`, by a norm with `epsilon / s_i ** 2` in place of `epsilon`.
 So a step costs what it costs without residual weights. `keras_laurel.fold` makes the same model for good.
+Under PyTorch, whose norms take no tensor for an epsilon, joins have their own gradients.
 
 The gradients of alpha and beta are those of the scales. That of the epsilons is neglected: it is about
 `epsilon / (mean square + epsilon)` of the gradient that reaches the norm.
@@ -35,12 +36,12 @@ class ScaledKernels:
     def __init__(self, joins):
         join, count = joins[0], len(joins)
         self.index = 0
-        self.period = PERIOD if _keeps_units(join.compute_dtype) else 1
+        self.period = 1 if join.compute_dtype == "float16" else PERIOD  # float16 reaches too few units
         logits = ops.stack([ops.convert_to_tensor(join.residual_weights.logits) for join in joins], axis=-1)
         alphas, betas = alpha_beta(join.residual_weights.form, join.residual_weights.scale, logits)
         units = _units(ops.stop_gradient(betas), self.period)  # s
-        # Of s, had the stream never gone back to its units; for gradients alone. With `ops.pad` torch.compile breaks.
-        logs = ops.concatenate([ops.zeros((1,), betas.dtype), ops.cumsum(ops.log(betas))])
+        # Of s, had the stream never gone back to its units; for gradients alone.
+        logs = ops.pad(ops.cumsum(ops.log(betas)), (1, 0))
         self.kernel_scales = ops.unstack(_scale(alphas / units[1:], ops.log(alphas) - logs[1:]))
         self.skip_scales = ops.unstack(units[:-1] * ops.stop_gradient(betas))
         self.epsilon_scales = ops.unstack(1 / ops.square(units))
@@ -59,14 +60,14 @@ class ScaledKernels:
 
     @staticmethod
     def suit(joins):
-        """Whether `joins` can be taken and cost less so than by themselves; under PyTorch bare `rw` alone does."""
-        if not all(getattr(join, "can_scale_kernels", False) for join in joins):
+        """Whether `joins` can be taken."""
+        if keras.backend.backend() == "torch" or not all(getattr(join, "can_scale_kernels", False) for join in joins):
             return False
         kinds = {
             (join.residual_weights.form, join.residual_weights.scale, join.num_activations, join.previous, join.norm)
             for join in joins
         }
-        return len(kinds) == 1 and (keras.backend.backend() != "torch" or joins[0].augmentation is None)
+        return len(kinds) == 1
 
     def normalize(self, norm, x):
         """Returns what the layer `norm` makes of the stream before the next join."""
@@ -112,14 +113,6 @@ class Scales:
         return ops.add(y, bias[0]) if bias else y
 
 
-def _keeps_units(dtype):
-    """Whether the stream's units may differ from its own.
-
-    Those of float16 reach too few, and PyTorch's norms take no tensor for an epsilon.
-    """
-    return keras.backend.backend() != "torch" and dtype != "float16"
-
-
 def _units(betas, period):
     """Returns the products of the betas before each join, since the last multiple of `period`, and after the last."""
     count = betas.shape[0]
@@ -143,4 +136,4 @@ class _Scaled(keras.layers.Layer):
         return [scale * ops.convert_to_tensor(weight) for weight in weights]
 
 
-_SCALED = _Scaled(autocast=False, name="scaled")  # one, as torch.compile does not follow how a layer is made
+_SCALED = _Scaled(autocast=False, name="scaled")
