@@ -4,8 +4,8 @@
     python -m benchmarks.report --check    exits with 1 if a document and the results disagree
 
 A document marks the place of a table by `<!-- table: NAME -->` and `<!-- end table -->`, NAME being the result's file,
-`NAME.json`, or the folder of an experiment's records, `PROGRAM/NAME`; those named in `SEVERAL` are made of
-several of them.
+`NAME.json`, or the folder of an experiment's records, `PROGRAM/NAME`; those named in `COMPARISONS` are made of
+one or several of them in a way of their own.
 """
 
 import json
@@ -25,6 +25,7 @@ from benchmarks import (
     join_cost_report,
     kept_memory_report,
     kernel_time_report,
+    learning_rates,
     mixers_speed_report,
     overview,
     step_time_report,
@@ -60,7 +61,7 @@ PROGRAMS = {
     "mad": mad,
     "isoflop": isoflop,
 }
-SEVERAL = {"overview": overview, "equal_time": equal_time}  # tables of several results
+COMPARISONS = {"overview": overview, "equal_time": equal_time, "learning_rates": learning_rates}
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end table -->)", re.DOTALL)
 
 
@@ -82,8 +83,8 @@ def load(name):
 
 def markdown_table(name):
     """Returns the table of the result `name` with a line on where it comes from."""
-    if name in SEVERAL:
-        return f"{_table(*SEVERAL[name].table_cells(load))}\n"
+    if name in COMPARISONS:
+        return f"{_table(*COMPARISONS[name].table_cells(load))}\n"
     try:
         result = load(name)
     except FileNotFoundError:

@@ -153,7 +153,7 @@ CPP_DOCS_SMALL = Config(
 )
 
 # Paper:    LAuReL's table 5 in small: as the paper one join a block, but 12 blocks of width 96 and 1.4M weights for its
-#           24 of 768. Text as above; the learning rate is the best of four for `add` and for `rw+lr+pa`.
+#           24 of 768. Text as above; the learning rate is the best of three or four for every join.
 # Command:  python -m applications.laurel_decoder_lm experiment --config cpp_docs_deep
 #           --variants add,add+4,rw,lr,pa,rw+lr,rw+lr+pa
 # Hardware: one CPU core, about five minutes a run.
