@@ -22,6 +22,23 @@ DistributionName = Annotated[
         "JAX alone. A run may go on under another.",
     ),
 ]
+Seeds = Annotated[int, typer.Option(help="How many seeds; all runs of one come before those of the next.")]
+FirstSeed = Annotated[
+    int, typer.Option(help="The first of the seeds: others repeat a comparison, or share it among machines.")
+]
+
+
+def seed_list(first, count):
+    """Returns `count` seeds from `first` on, as `Seeds` and `FirstSeed` have them.
+
+    Raises:
+        UserError: If there is no such seed.
+    """
+    if count < 1:
+        raise UserError(f"--seeds must be at least 1, not {count}")
+    if first < 0:
+        raise UserError(f"--first-seed must be at least 0, not {first}")
+    return list(range(first, first + count))
 
 
 @contextlib.contextmanager

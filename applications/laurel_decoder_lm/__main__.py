@@ -5,7 +5,18 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
-from applications.commands import BackendName, DistributionName, errors, origin, print_table, stopped, words
+from applications.commands import (
+    BackendName,
+    DistributionName,
+    FirstSeed,
+    Seeds,
+    errors,
+    origin,
+    print_table,
+    seed_list,
+    stopped,
+    words,
+)
 from applications.errors import UserError
 from applications.laurel_decoder_lm import configs
 from applications.memory import keep_freed_memory
@@ -102,7 +113,8 @@ def experiment(
             "layerscale, hyperconnections and denseformer@num_activations=NUMBER_OF_JOINS."
         ),
     ] = ",".join(configs.VARIANTS),
-    seeds: Annotated[int, typer.Option(help="How many seeds, 0, 1, ...; each trains all variants.")] = 3,
+    seeds: Seeds = 3,
+    first_seed: FirstSeed = 0,
     out: Annotated[
         str | None,
         typer.Option(help="Folder of the records; made if missing.", show_default="runs/laurel_decoder_lm/CONFIG"),
@@ -113,8 +125,7 @@ def experiment(
     """Trains each variant with each seed, one after the other. Started again after a stop, it goes on."""
     with errors():
         changed = _config(config, settings, text=text, test_text=test_text, data_dir=data_dir)
-        if seeds < 1:
-            raise UserError(f"--seeds must be at least 1, not {seeds}")
+        all_seeds = seed_list(first_seed, seeds)
         choose_backend(backend)
         spread = _distributed(distribution)
         from applications.laurel_decoder_lm import report
@@ -127,7 +138,7 @@ def experiment(
         names = [name.strip() for name in variants.split(",")]
         folder = out or f"runs/laurel_decoder_lm/{config}"
         with stopped(f"the same command goes on in {folder}"):
-            records = run_all(changed, names, list(range(seeds)), folder, origin(MODULE), on_run, spread)
+            records = run_all(changed, names, all_seeds, folder, origin(MODULE), on_run, spread)
         if spread.is_chief:
             print_table(TITLE, *report.table_cells(report.combined(records)))
 

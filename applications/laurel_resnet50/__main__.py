@@ -6,11 +6,23 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
-from applications.commands import BackendName, DistributionName, errors, origin, print_table, stopped, words
+from applications.commands import (
+    BackendName,
+    DistributionName,
+    FirstSeed,
+    Seeds,
+    errors,
+    origin,
+    print_table,
+    seed_list,
+    stopped,
+    words,
+)
 from applications.errors import UserError
 from applications.laurel_resnet50 import configs
 from applications.memory import keep_freed_memory
 
+MODULE = "applications.laurel_resnet50"
 TITLE = "accuracy on the test images, mean ± standard deviation over the seeds"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -79,7 +91,7 @@ def train(
         folder = out or f"runs/laurel_resnet50/{name}/{changed.residual}-seed{changed.seed}"
         with stopped(f"the same command goes on from the last whole epoch in {folder}"):
             verbose = 1 if sys.stdout.isatty() else 2
-            record = run(changed, folder, origin("applications.laurel_resnet50"), verbose, spread)
+            record = run(changed, folder, origin(MODULE), verbose, spread)
         if spread.is_chief:
             print(f"test: {words(record['test'])}")
             print(f"written: {folder}/result.json, epochs.csv, last.weights.h5, tensorboard")
@@ -97,7 +109,8 @@ def experiment(
             help="Comma-separated joins; add+1 has one more block in the third stage, rw+lr@rank=8 another rank."
         ),
     ] = ",".join(configs.VARIANTS),
-    seeds: Annotated[int, typer.Option(help="How many seeds, 0, 1, ...; each trains all variants.")] = 3,
+    seeds: Seeds = 3,
+    first_seed: FirstSeed = 0,
     out: Annotated[
         str | None,
         typer.Option(help="Folder of the records; made if missing.", show_default="runs/laurel_resnet50/CONFIG"),
@@ -108,8 +121,7 @@ def experiment(
     """Trains each variant with each seed, one after the other. Started again after a stop, it goes on."""
     with errors():
         changed = _config(config, data, data_dir, settings)
-        if seeds < 1:
-            raise UserError(f"--seeds must be at least 1, not {seeds}")
+        all_seeds = seed_list(first_seed, seeds)
         choose_backend(backend)
         spread = _distributed(distribution)
         from applications.laurel_resnet50 import report
@@ -122,9 +134,7 @@ def experiment(
         names = [name.strip() for name in variants.split(",")]
         folder = out or f"runs/laurel_resnet50/{config}"
         with stopped(f"the same command goes on in {folder}"):
-            records = run_all(
-                changed, names, list(range(seeds)), folder, origin("applications.laurel_resnet50"), on_run, spread
-            )
+            records = run_all(changed, names, all_seeds, folder, origin(MODULE), on_run, spread)
         if spread.is_chief:
             print_table(TITLE, *report.table_cells(report.combined(records)))
 

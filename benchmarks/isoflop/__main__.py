@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
-from applications.commands import BackendName, errors, print_table, stopped
+from applications.commands import BackendName, FirstSeed, Seeds, errors, print_table, seed_list, stopped
 from applications.errors import UserError
 from applications.memory import keep_freed_memory
 from benchmarks.suite import available_processes, combined, missing, names_of, progress, records_of, run_jobs
@@ -33,7 +33,8 @@ def run(
         typer.Option(help="Architectures, comma-separated: words of the decoder's mixers, with -then- between them."),
     ] = "attention,gated_linear_attention-then-attention",
     joins: Annotated[str, typer.Option(help="Comma-separated: add, rw, lr, pa or sums such as rw+lr.")] = "add,rw+lr",
-    seeds: Annotated[int, typer.Option(help="How many seeds, 0, 1, ...; whole seeds one after the other.")] = 1,
+    seeds: Seeds = 1,
+    first_seed: FirstSeed = 0,
     text: Annotated[
         str | None, typer.Option(help="A UTF-8 text file; its last tenth is held out.", show_default="tinyshakespeare")
     ] = None,
@@ -64,7 +65,7 @@ def run(
         from keras_laurel.applications.laurel_decoder.mixers import MIXERS
         from keras_laurel.joins import WORDS
 
-        for option, value in (("seeds", seeds), ("batch-size", batch_size), ("length", length), ("rank", rank)):
+        for option, value in (("batch-size", batch_size), ("length", length), ("rank", rank)):
             if value < 1:
                 raise UserError(f"--{option} must be at least 1, not {value}")
         if not learning_rate > 0:
@@ -86,7 +87,7 @@ def run(
         }
         jobs = [
             Run(design, join, width, blocks, budget, seed, **shared)
-            for seed in range(seeds)
+            for seed in seed_list(first_seed, seeds)
             for budget in sorted(_budgets(budgets))
             for width, blocks in _sizes(sizes, HEAD_DIM, rank)
             for design in designs

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
-from applications.commands import BackendName, errors, print_table, stopped
+from applications.commands import BackendName, FirstSeed, Seeds, errors, print_table, seed_list, stopped
 from applications.errors import UserError
 from applications.memory import keep_freed_memory
 from benchmarks.mad import settings
@@ -43,7 +43,8 @@ def run(
     joins: Annotated[
         str, typer.Option(help="Comma-separated joins: add, rw, lr, pa or sums such as rw+lr.")
     ] = "add,rw,rw+lr,rw+lr+pa",
-    seeds: Annotated[int, typer.Option(help="How many seeds, 0, 1, ...; whole seeds one after the other.")] = 3,
+    seeds: Seeds = 3,
+    first_seed: FirstSeed = 0,
     learning_rates: Annotated[str | None, typer.Option(help="Comma-separated.", show_default="the protocol's")] = None,
     weight_decays: Annotated[str | None, typer.Option(help="Comma-separated.", show_default="the protocol's")] = None,
     schedule: Annotated[str, typer.Option(help="cosine, or constant as the published code had it.")] = "cosine",
@@ -72,8 +73,6 @@ def run(
         from benchmarks.mad.architectures import mixers_of
         from keras_laurel.joins import WORDS
 
-        if seeds < 1:
-            raise UserError(f"--seeds must be at least 1, not {seeds}")
         if processes is not None and processes < 0:
             raise UserError(f"--processes must be at least 0, not {processes}")
         if schedule not in ("cosine", "constant"):
@@ -89,7 +88,7 @@ def run(
             names[0],
             _numbers("--learning-rates", learning_rates, plan.learning_rates),
             _numbers("--weight-decays", weight_decays, plan.weight_decays),
-            list(range(seeds)),
+            seed_list(first_seed, seeds),
             schedule=schedule,
             rank=rank,
             num_activations=num_activations,

@@ -130,6 +130,7 @@ def test_generate_writes_on(run):
         (["experiment", "--variants", "rw@ranks=2"], "unknown setting 'ranks'; known: text"),
         (["experiment", "--variants", "add,add"], "the variant 'add' is named twice"),
         (["experiment", "--seeds", 0], "--seeds must be at least 1, not 0"),
+        (["experiment", "--first-seed", -1], "--first-seed must be at least 0, not -1"),
         (["experiment", "--set", "held_out=0"], "held_out must be above 0"),
         (["evaluate", "nowhere"], "there is no run in nowhere"),
         (["evaluate", "OTHER"], "has no checkpoint yet"),

@@ -35,11 +35,11 @@ def test_all_published_runs_of_one_architecture():
 @pytest.mark.slow_on("tensorflow", "torch")
 def test_a_suite_in_processes_of_its_own_goes_on_and_is_reported(tmp_path):
     command = ("run", "--protocol", "smoke", "--tasks", "compression", "--architectures", "mlp", "--joins", "add,rw")
-    command = (*command, "--processes", 2, "--seeds", 1, "--out", tmp_path)
+    command = (*command, "--processes", 2, "--seeds", 1, "--first-seed", 3, "--out", tmp_path)
     outcome = invoke(*command)
     assert outcome.exit_code == 0, outcome.output
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [f"compression.baseline.mlp.{join}.lr0.001-wd0.seed0.json" for join in ("add", "rw")]
+    assert names == [f"compression.baseline.mlp.{join}.lr0.001-wd0.seed3.json" for join in ("add", "rw")]
     record = json.loads((tmp_path / names[0]).read_text())
     assert (record["program"], record["settings"]["join"]) == ("mad", "add")
 
