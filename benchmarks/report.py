@@ -5,7 +5,8 @@
 
 A document marks the place of a table by `<!-- table: NAME -->` and `<!-- end table -->`, NAME being the result's file,
 `NAME.json`, or the folder of an experiment's records, `PROGRAM/NAME`; those named in `COMPARISONS` are made of
-one or several of them in a way of their own.
+one or several of them in a way of their own. `NAME without COLUMN, COLUMN` leaves columns out, such as the times of
+runs that shared a machine.
 """
 
 import json
@@ -62,7 +63,7 @@ PROGRAMS = {
     "isoflop": isoflop,
 }
 COMPARISONS = {"overview": overview, "equal_time": equal_time, "learning_rates": learning_rates}
-TABLE = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end table -->)", re.DOTALL)
+TABLE = re.compile(r"(?<=<!-- table: )(\w+)((?: without ([\w ,]+))? -->\n).*?(?=<!-- end table -->)", re.DOTALL)
 
 
 def load(name):
@@ -81,29 +82,40 @@ def load(name):
     raise FileNotFoundError(path)
 
 
-def markdown_table(name):
-    """Returns the table of the result `name` with a line on where it comes from."""
+def markdown_table(name, without=()):
+    """Returns the table of the result `name`, but for the columns `without`, with a line on where it comes from.
+
+    Raises:
+        ValueError: If a column to leave out is not there.
+    """
     if name in COMPARISONS:
-        return f"{_table(*COMPARISONS[name].table_cells(load))}\n"
+        return f"{_table(*COMPARISONS[name].table_cells(load), without)}\n"
     try:
         result = load(name)
     except FileNotFoundError:
         return "Nothing is recorded yet.\n"
-    table = _table(*PROGRAMS[result["program"]].table_cells(result))
+    table = _table(*PROGRAMS[result["program"]].table_cells(result), without)
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     file = f"{name}.json" if (RESULTS / f"{name}.json").exists() else f"{result['program']}/{name}/"
     source = f"`benchmarks/results/{file}`: `{result['command']}`, {result['date'][:10]}, commit {result['commit'][:7]}"
     return f"{table}\n\n{source}, {result['device']}, {result['cores']} cores, {result['precision']}, {versions}.\n"
 
 
-def _table(header, rows):
+def _table(header, rows, without):
+    left_out = [header.index(title) for title in without]
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    lines = [[cell for i, cell in enumerate(line) if i not in left_out] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def with_tables(text):
     """Returns the document `text` with each marked table made anew."""
-    return TABLE.sub(lambda match: f"{match[1]}{match[2]}{markdown_table(match[1])}", text)
+
+    def table(match):
+        name, rest, without = match.groups()
+        return f"{name}{rest}{markdown_table(name, without.split(', ') if without else ())}"
+
+    return TABLE.sub(table, text)
 
 
 def main(
