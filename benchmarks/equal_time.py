@@ -1,11 +1,12 @@
-"""The table of what gains are worth: in steps of the plain residual, and beside it when it has as much time."""
+"""What gains are worth: in steps of the plain residual, and beside it when it has as much time."""
 
 import numpy as np
 
-from applications.laurel_decoder_lm.report import final
+from applications.laurel_decoder_lm.report import final, losses_of
 from applications.results import BASELINE, around, deviation, interval, paired, spread
 from benchmarks.timing import ratios
 
+SUBLAYER = ("rw@joins=sublayer", "pa@joins=sublayer")  # of the plot
 HEADER = ["variant", "seeds", "at equal steps", "worth, in steps", "step time", "at equal time", "95% interval"]
 
 
@@ -69,6 +70,41 @@ def summary(load):
             }
         )
     return rows
+
+
+def plot(load, path):
+    """Plots the held-out loss over the time of training, by step times that were measured side by side.
+
+    Args:
+        load: See `table_cells`.
+        path: Where the plot goes.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    timed = load("cpp_docs_deep_step_time_jax")["variants"]
+    minutes = {name: np.median(run["seconds"]["train"]["wall"]) / 60 for name, run in timed.items()}
+    settings = load("cpp_docs_deep_settings")["variants"]
+    for name, runs in (load("cpp_docs_deep")["variants"] | {name: settings[name] for name in SUBLAYER}).items():
+        axes.plot(*_curve(runs, minutes[name]), marker=".", label=name)
+    longer = [_curve(runs, minutes[BASELINE])[:, -1] for runs in load("cpp_docs_deep_steps")["variants"].values()]
+    ends = np.transpose(sorted(tuple(end) for end in longer))
+    axes.plot(*ends, "C0--", marker=".", label="add, where it ends after more steps")
+    axes.set(
+        xlabel="minutes of training steps, two cores",
+        ylabel="held-out loss, nats a byte",
+        xlim=(2, None),
+        ylim=(1.6, 2),
+    )
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def _curve(runs, minutes):
+    """Returns the minutes of steps and the mean held-out losses after them, below each other."""
+    times = [minutes * row["step"] for row in runs[0]["held_out"]]
+    return np.array([times, np.mean([losses_of(run) for run in runs], axis=0)])
 
 
 def by_steps(load):

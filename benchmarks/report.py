@@ -138,7 +138,8 @@ def main(
         for name in sorted(path.stem for path in [*RESULTS.glob("*.json"), *folders]):
             result = load(name)
             PROGRAMS[result["program"]].plot(result, PLOTS / f"{name}.png")
-        overview.plot(load, PLOTS / "overview.png")
+        for comparison in (overview, equal_time):
+            comparison.plot(load, PLOTS / f"{comparison.__name__.split('.')[-1]}.png")
     raise typer.Exit(stale)
 
 

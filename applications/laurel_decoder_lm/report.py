@@ -42,13 +42,17 @@ def step_seconds(runs):
     return float(min(fastest))
 
 
+def losses_of(run):
+    """Returns the held-out losses, an array."""
+    return np.array([row["loss"] for row in run["held_out"]])
+
+
 def loss_after(run, steps):
-    """Returns the held-out loss after that many steps, between evaluations by a straight line.
+    """Returns the held-out loss after that many steps, or array of them, between evaluations by a straight line.
 
     A run that had ended by then has the loss of its end.
     """
-    curve = run["held_out"]
-    return float(np.interp(steps, [row["step"] for row in curve], [row["loss"] for row in curve]))
+    return np.interp(steps, [row["step"] for row in run["held_out"]], losses_of(run))
 
 
 def summary(result):
@@ -125,7 +129,7 @@ def table_cells(result):
 
 
 def plot(result, path):
-    """Plots the held-out loss over steps and over time, and what the joins learned, over depth and over training.
+    """Plots the held-out loss over steps, also beside the plain residual, and what joins learned, over depth and steps.
 
     All are means of the seeds; those over training also of the joins.
     """
@@ -133,14 +137,15 @@ def plot(result, path):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(15, 8), layout="constrained")
-    (by_step, by_time, in_training), over_depth = figure.subplots(2, 3)
+    (by_step, beside, in_training), over_depth = figure.subplots(2, 3)
     for index, (name, runs) in enumerate(result["variants"].items()):
         color = f"C{index}" if len(result["variants"]) <= 10 else colormaps["tab20"](index % 20)
-        steps, losses = (
-            np.mean([[row[k] for row in run["held_out"]] for run in runs], axis=0) for k in ("step", "loss")
-        )
-        for axes, scale in ((by_step, 1.0), (by_time, step_seconds(runs))):
-            axes.plot(scale * steps, losses, color=color, marker=".", label=name)
+        steps = np.array([row["step"] for row in runs[0]["held_out"]])
+        losses = np.mean([losses_of(run) for run in runs], axis=0)
+        by_step.plot(steps, losses, color=color, marker=".", label=name)
+        if pairs := paired(result, runs):
+            differences = [losses_of(run) - loss_after(base, steps) for run, base in pairs]
+            beside.plot(steps, np.mean(differences, axis=0), color=color, marker=".")
         for key, style in zip(("alpha", "beta"), STYLES):
             _plot_in_training(in_training, runs, key, style, color)
         for axes, keys in zip(over_depth, LEARNED.values()):
@@ -148,7 +153,8 @@ def plot(result, path):
                 _plot_over_depth(axes, runs, key, style, color)
     by_step.set(xlabel="step", ylabel="nats a token", title="held-out loss")
     figure.legend(*by_step.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
-    by_time.set(xlabel="seconds, at the pace of the fastest part", title="held-out loss")
+    low, high = np.clip(beside.get_ylim(), -0.06, 0.06)
+    beside.set(xlabel="step", ylim=(low, high), title="minus that of add, same seeds (within 0.06)")
     in_training.set(xlabel="step", title="mean of alpha (solid), beta (dashed)")
     if not in_training.lines:
         in_training.set_axis_off()
