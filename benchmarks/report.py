@@ -89,12 +89,12 @@ def markdown_table(name, without=()):
         ValueError: If a column to leave out is not there.
     """
     if name in COMPARISONS:
-        return f"{_table(*COMPARISONS[name].table_cells(load), without)}\n"
+        return f"{_table(*COMPARISONS[name].table_cells(load), without=without)}\n"
     try:
         result = load(name)
     except FileNotFoundError:
         return "Nothing is recorded yet.\n"
-    table = _table(*PROGRAMS[result["program"]].table_cells(result), without)
+    table = _table(*PROGRAMS[result["program"]].table_cells(result), without=without)
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     file = f"{name}.json" if (RESULTS / f"{name}.json").exists() else f"{result['program']}/{name}/"
     source = f"`benchmarks/results/{file}`: `{result['command']}`, {result['date'][:10]}, commit {result['commit'][:7]}"
