@@ -6,7 +6,9 @@ from applications.laurel_decoder_lm.report import final, losses_of
 from applications.results import BASELINE, around, deviation, interval, paired, spread
 from benchmarks.timing import ratios
 
-SUBLAYER = ("rw@joins=sublayer", "pa@joins=sublayer")  # of the plot
+# Of the plot.
+SUBLAYER = ("rw@joins=sublayer", "pa@joins=sublayer")
+LONGER = "add, where it ends after more steps"
 HEADER = ["variant", "seeds", "at equal steps", "worth, in steps", "step time", "at equal time", "95% interval"]
 
 
@@ -83,14 +85,9 @@ def plot(load, path):
 
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
-    timed = load("cpp_docs_deep_step_time_jax")["variants"]
-    minutes = {name: np.median(run["seconds"]["train"]["wall"]) / 60 for name, run in timed.items()}
-    settings = load("cpp_docs_deep_settings")["variants"]
-    for name, runs in (load("cpp_docs_deep")["variants"] | {name: settings[name] for name in SUBLAYER}).items():
-        axes.plot(*_curve(runs, minutes[name]), marker=".", label=name)
-    longer = [_curve(runs, minutes[BASELINE])[:, -1] for runs in load("cpp_docs_deep_steps")["variants"].values()]
-    ends = np.transpose(sorted(tuple(end) for end in longer))
-    axes.plot(*ends, "C0--", marker=".", label="add, where it ends after more steps")
+    for name, curve in curves(load).items():
+        style = {"color": "C0", "linestyle": "--"} if name == LONGER else {}
+        axes.plot(*curve, marker=".", label=name, **style)
     axes.set(
         xlabel="minutes of training steps, two cores",
         ylabel="held-out loss, nats a byte",
@@ -101,8 +98,24 @@ def plot(load, path):
     figure.savefig(path, dpi=120)
 
 
+def curves(load):
+    """Returns, of each variant whose step was timed, the minutes of steps and the mean held-out losses after them.
+
+    The last curve, `LONGER`, goes through the ends of the runs of `add`, from the shortest to the longest.
+    """
+    timed = load("cpp_docs_deep_step_time_jax")["variants"]
+    minutes = {name: np.median(run["seconds"]["train"]["wall"]) / 60 for name, run in timed.items()}
+    settings = load("cpp_docs_deep_settings")["variants"]
+    shown = load("cpp_docs_deep")["variants"] | {name: settings[name] for name in SUBLAYER if name in settings}
+    found = {name: _curve(runs, minutes[name]) for name, runs in shown.items() if name in minutes}
+    _, seeds = by_steps(load)
+    longer = load("cpp_docs_deep_steps")["variants"].values()
+    longer = [[run for run in runs if run["seed"] in seeds] for runs in longer]
+    ends = sorted(tuple(_curve(runs, minutes[BASELINE])[:, -1]) for runs in longer)
+    return {**found, LONGER: np.transpose(ends)}
+
+
 def _curve(runs, minutes):
-    """Returns the minutes of steps and the mean held-out losses after them, below each other."""
     times = [minutes * row["step"] for row in runs[0]["held_out"]]
     return np.array([times, np.mean([losses_of(run) for run in runs], axis=0)])
 

@@ -7,7 +7,12 @@ from benchmarks import equal_time
 
 def runs(*losses, steps=100):
     return [
-        {"seed": seed, "config": {"steps": steps}, "test": dict.fromkeys(("loss", "perplexity", "bits_per_byte"), loss)}
+        {
+            "seed": seed,
+            "config": {"steps": steps},
+            "test": dict.fromkeys(("loss", "perplexity", "bits_per_byte"), loss),
+            "held_out": [{"step": 60, "loss": 9.0}, {"step": steps, "loss": loss + 1}],
+        }
         for seed, loss in enumerate(losses)
     ]
 
@@ -70,3 +75,14 @@ def test_the_table_has_a_row_a_variant():
     assert {len(header)} == {len(row) for row in cells}
     assert cells[0][:5] == ["rw", "2", "-0.1500 ± 0.0707", "+10%", "+10%"]
     assert cells[1] == ["pa@joins=sublayer", "1", "-0.5000", "", "+20%", "-0.3000", ""]
+
+
+def test_curves_are_over_minutes_and_means_of_the_same_seeds(tmp_path):
+    curves = equal_time.curves(RESULTS.__getitem__)
+    assert list(curves) == ["add", "rw", "pa@joins=sublayer", equal_time.LONGER]
+    minutes, losses = curves["rw"]
+    assert (list(minutes), list(losses)) == (pytest.approx([2.2, 11 / 3]), pytest.approx([9, 3.35]))
+    ends, losses = curves[equal_time.LONGER]
+    assert (list(ends), list(losses)) == (pytest.approx([10 / 3, 4]), pytest.approx([3.5, 3.2]))
+    equal_time.plot(RESULTS.__getitem__, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 0
