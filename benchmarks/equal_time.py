@@ -86,8 +86,7 @@ def plot(load, path):
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     for name, curve in curves(load).items():
-        style = {"color": "C0", "linestyle": "--"} if name == LONGER else {}
-        axes.plot(*curve, marker=".", label=name, **style)
+        axes.plot(*curve, "C0.--" if name == LONGER else ".-", label=name)
     axes.set(
         xlabel="minutes of training steps, two cores",
         ylabel="held-out loss, nats a byte",
