@@ -4,13 +4,13 @@ import keras
 from keras import ops
 
 from applications.errors import UserError
+from applications.initializers import initializer
 from applications.laurel_decoder_lm.peers import PEERS
 from applications.laurel_decoder_lm.schedules import schedule
 from keras_laurel import exclude_from_weight_decay
 from keras_laurel.applications import LaurelCausalLMPreprocessor, LaurelDecoderLM
 from keras_laurel.applications.laurel_decoder.crossentropy import TokenCrossentropy
 from keras_laurel.applications.laurel_decoder.sizes import SIZES
-from keras_laurel.initializers import ColumnOrthogonal
 from keras_laurel.joins import WORDS
 
 
@@ -65,12 +65,11 @@ def build(config, tokenizer):
 
 
 def _residual_arguments(config):
-    initializer = config.down_initializer
     return {
         "residual_weights": config.residual_weights,
         "scale": config.scale,
         "previous": config.previous,
-        "down_initializer": ColumnOrthogonal() if initializer == "column_orthogonal" else initializer,
+        "down_initializer": initializer(config.down_initializer),
     }
 
 

@@ -42,6 +42,7 @@ class Config:
         residual: Word for `keras_laurel.residual`.
         rank: Rank of the low-rank maps.
         num_activations: Number of states that PA weighs.
+        down_initializer: Of the low-rank maps' first factor, `"column_orthogonal"` or the name of a Keras initializer.
         num_blocks: Blocks of each stage.
         filters: Width of each stage's bottleneck.
         seed: Of the initial weights and the batches.
@@ -74,6 +75,7 @@ class Config:
     residual: str = "rw+lr"
     rank: int = 16
     num_activations: int = 3
+    down_initializer: str = "glorot_uniform"
     num_blocks: tuple[int, ...] = (3, 4, 6, 3)
     filters: tuple[int, ...] = (64, 128, 256, 512)
     seed: int = 0

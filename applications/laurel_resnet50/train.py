@@ -13,6 +13,7 @@ import keras
 
 from applications.distribution import ALONE, chief_first, refusals
 from applications.errors import UserError
+from applications.initializers import initializer
 from applications.files import write_json
 from applications.laurel_resnet50 import configs, data, sources
 from applications.precision import precision
@@ -92,6 +93,7 @@ def compiled(config, images) -> Any:
         residual=config.residual,
         rank=config.rank,
         num_activations=config.num_activations,
+        down_initializer=initializer(config.down_initializer),
         num_blocks=config.num_blocks,
         filters=config.filters,
     )

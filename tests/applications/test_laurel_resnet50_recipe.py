@@ -90,6 +90,7 @@ def folders(tmp_path, monkeypatch):
         (["--set", "min_area=0"], "min_area must be above 0 and at most 1, not 0.0"),
         (["--set", "warmup_epochs=2"], "warmup_epochs must be below epochs (1), not 2.0"),
         (["--set", "precision=int8"], "unknown precision 'int8'"),
+        (["--set", "down_initializer=near"], "unknown initializer 'near'; known: column_orthogonal, and"),
         (["--backend", "numpy"], "unknown backend 'numpy'; known: jax, tensorflow, torch"),
         (["--out", "good/val/a/0.png/below"], "cannot write to the folder"),
     ],
