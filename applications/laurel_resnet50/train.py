@@ -13,8 +13,8 @@ import keras
 
 from applications.distribution import ALONE, chief_first, refusals
 from applications.errors import UserError
-from applications.initializers import initializer
 from applications.files import write_json
+from applications.initializers import initializer
 from applications.laurel_resnet50 import configs, data, sources
 from applications.precision import precision
 from applications.runs import run_folder
