@@ -80,7 +80,7 @@ class Config:
     num_heads: int | None = None
     intermediate_dim: int | None = None
     mixers: str = "attention"
-    residual: str = "rw+lr"
+    residual: str = "rw"
     rank: int = 32
     num_activations: int = 3
     joins: str = "sublayer"

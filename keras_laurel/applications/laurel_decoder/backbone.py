@@ -12,6 +12,7 @@ from keras_laurel.applications.laurel_decoder.mixers import MIXERS, make_mixer
 from keras_laurel.applications.laurel_decoder.positions import LearnedPositions
 from keras_laurel.applications.laurel_decoder.scaled_kernels import ScaledKernels
 from keras_laurel.history import ProjectionsAhead, first_states
+from keras_laurel.initializers import ColumnOrthogonal
 from keras_laurel.joins import residual as make_join
 from keras_laurel.layers.low_rank import positive_integer
 from keras_laurel.mixers import MLP, SwiGLU
@@ -83,10 +84,12 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         window: Positive integer, the positions that sliding attention sees.
         residual: The join, see `keras_laurel.residual`: `"add"`, `"rw"`, `"lr"`, `"pa"`, a sum such as `"rw+lr"`, or
             a callable that makes a layer. To be loaded again, the callable must be registered with
-            `keras.saving.register_keras_serializable`, as the classes of this package are.
+            `keras.saving.register_keras_serializable`, as the classes of this package are. The default gained as much
+            as `"rw+lr"`, the paper's choice, for hardly any cost (`applications/laurel_decoder_lm/README.md`).
         rank: Rank of the low-rank maps, for words with `lr`.
         num_activations: Number k of states weighed, for words with `pa`.
-        residual_arguments: Dictionary of further arguments of `keras_laurel.residual`, such as `{"norm": "rms"}`.
+        residual_arguments: Dictionary of further arguments of `keras_laurel.residual`, such as `{"norm": "rms"}`. Words
+            take `down_initializer=ColumnOrthogonal()` by default, the paper's for language models.
         joins: `"sublayer"` for two joins a block, `"block"` for one around all of it.
         positions: `"rotary"`, or `"learned"` for an embedding of the position.
         max_sequence_length: Positive integer, the longest input of learned positions and of Hyena's filters.
@@ -133,7 +136,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         head_dim=None,
         mixers=("attention",),
         window=256,
-        residual="rw+lr",
+        residual="rw",
         rank=None,
         num_activations=None,
         residual_arguments=None,
@@ -210,15 +213,12 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
                 name="position_embedding",
             )
 
+        further = dict(residual_arguments or {})
+        if not callable(residual):  # which may not take it
+            further.setdefault("down_initializer", ColumnOrthogonal())
+
         def join(name):
-            return make_join(
-                residual,
-                rank=rank,
-                num_activations=num_activations,
-                name=name,
-                dtype=dtype,
-                **(residual_arguments or {}),
-            )
+            return make_join(residual, rank=rank, num_activations=num_activations, name=name, dtype=dtype, **further)
 
         wavelength: Any = rope_max_wavelength if positions == "rotary" else None
         names = ("mixer_join", "feedforward_join") if joins == "sublayer" else ("join",)

@@ -7,7 +7,6 @@ from keras.src.backend.common import global_state  # not exported
 
 from keras_laurel.applications.laurel_decoder.backbone import LaurelDecoderBackbone
 from keras_laurel.applications.laurel_decoder.causal_lm import LaurelCausalLM
-from keras_laurel.initializers import ColumnOrthogonal
 
 # Arguments of `LaurelDecoderBackbone`. All but the first two have a vocabulary of 32,000 in mind.
 SIZES = {
@@ -165,7 +164,6 @@ def _arguments(size, given):
         own = ("rank", "num_activations", "residual_arguments")
         return {key: value for key, value in arguments.items() if key not in own or key in given}
     arguments["residual_arguments"] = {
-        "down_initializer": ColumnOrthogonal(),  # the paper's for language models
         **SIZES[size].get("residual_arguments", {}),
         **given.get("residual_arguments", {}),
     }
