@@ -81,6 +81,7 @@ def build(run, vocabulary_size):
         residual=run.join,
         rank=run.rank,
         num_activations=run.num_activations,
+        residual_arguments={"down_initializer": "glorot_uniform"},  # as in the records
     )
     return LaurelCausalLM(backbone)
 
