@@ -161,6 +161,7 @@ def plot(result, path):
         in_training.set_title("alpha and beta in training: not recorded")
     for axes, title in zip(over_depth, LEARNED):
         axes.set(xlabel="join", title=title)
+        axes.set_visible(bool(axes.lines))
     for axes in (in_training, *over_depth[:2]):
         axes.axhline(1.0, color="gray", linewidth=0.5)
     figure.savefig(path, dpi=120)

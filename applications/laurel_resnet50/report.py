@@ -77,7 +77,8 @@ def plot(result, path):
         ends.plot([index - 0.25, index + 0.25], [np.mean(accuracies)] * 2, color=color)
     curves.set(xlabel="evaluation", ylabel="%", title="held-out accuracy, mean of the seeds")
     if curves.get_legend_handles_labels()[0]:
-        curves.legend()
-    ends.set_xticks(range(len(result["variants"])), list(result["variants"]))
+        curves.legend(loc="upper left", fontsize="small")
+    # A line a setting.
+    ends.set_xticks(range(len(result["variants"])), [name.replace("@", "\n@") for name in result["variants"]])
     ends.set(ylabel="%", title="test accuracy: each seed, and their mean")
     figure.savefig(path, dpi=120)
