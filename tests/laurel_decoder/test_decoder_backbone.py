@@ -353,6 +353,26 @@ def test_bfloat16_is_close_to_float32(variant):
     assert np.sqrt(np.mean(error**2)) < 0.05  # 2**-8 a rounding, a few of them, on outputs of order 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "initializer"),
+    [
+        ({}, keras_laurel.initializers.ColumnOrthogonal),
+        ({"norm": "rms"}, keras_laurel.initializers.ColumnOrthogonal),
+        ({"down_initializer": "glorot_uniform"}, keras.initializers.GlorotUniform),
+    ],
+)
+def test_low_rank_maps_begin_column_orthogonal_unless_told_otherwise(arguments, initializer):
+    model = LaurelDecoderBackbone(8, 1, 1, 8, 8, residual="rw+lr", rank=2, residual_arguments=arguments)
+    for join in model.transformer_layers[0].joins:
+        assert isinstance(join.down_initializer, initializer)
+    assert model.residual_arguments == arguments
+
+
+def test_the_default_join_is_rw_after_each_sublayer():
+    model = LaurelDecoderBackbone(8, 1, 1, 8, 8)
+    assert (model.residual, model.joins, len(laurel_joins(model))) == ("rw", "sublayer", 2)
+
+
 def test_an_own_join_takes_part():
     class Half(keras.layers.Layer):
         def call(self, inputs):
