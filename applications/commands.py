@@ -22,6 +22,13 @@ DistributionName = Annotated[
         "JAX alone. A run may go on under another.",
     ),
 ]
+Joins = Annotated[
+    str,
+    typer.Option(
+        help="Comma-separated: add, rw, lr, pa or sums such as rw+lr; rezero, layerscale, denseformer and "
+        "hyperconnections of other papers. Settings follow @: rw+lr@rank=8@down_initializer=column_orthogonal."
+    ),
+]
 Seeds = Annotated[int, typer.Option(help="How many seeds; all runs of one come before those of the next.")]
 FirstSeed = Annotated[
     int, typer.Option(help="The first of the seeds: others repeat a comparison, or share it among machines.")

@@ -32,7 +32,7 @@ def with_settings(config, settings):
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise UserError(f"--set takes key=value, not {setting!r}")
+            raise UserError(f"a setting is key=value, not {setting!r}")
         if key not in kinds:
             raise UserError(f"unknown setting {key!r}; known: {', '.join(kinds)}")
         try:

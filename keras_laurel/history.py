@@ -34,18 +34,23 @@ class History:
         """Joins `fx` to the stream `x` and remembers `x` for the joins to come.
 
         Args:
-            layer: A `Laurel` layer, or any layer that joins `[x, fx]`, such as `keras.layers.Add()`.
+            layer: A `Laurel` layer, or any layer that joins `[x, fx]`, such as `keras.layers.Add()`. One that keeps
+                states of its own, such as hyper-connections, returns `[y, *states]`; the next join gets them back.
             x: The state of the stream, the input of the branch.
             fx: The branch's output, of the shape of `x`.
 
         Returns:
-            The next state of the stream, `layer([x, fx, *previous])`.
+            The next state of the stream, `layer([x, fx, *previous])`, or the first of what it returns.
         """
         if self.states and tuple(self.states[-1].shape) != tuple(x.shape):
             self.states.clear()
         previous = self.previous(layer)
         self.states.append(x)
-        return layer([x, fx, *previous])
+        y = layer([x, fx, *previous])
+        if isinstance(y, (list, tuple)):
+            y, *own = y
+            self.states = own[::-1]
+        return y
 
 
 def first_states(x, joins):

@@ -6,7 +6,7 @@ from applications.distribution import ALONE
 from applications.errors import UserError
 from applications.laurel_decoder_lm import configs, train
 from applications.laurel_decoder_lm.model import check
-from applications.laurel_decoder_lm.peers import PEERS
+from applications.peers import PEERS
 from applications.runs import run_all
 from applications.variants import check_variants
 from keras_laurel.joins import WORDS

@@ -5,8 +5,8 @@ from keras import ops
 
 from applications.errors import UserError
 from applications.initializers import initializer
-from applications.laurel_decoder_lm.peers import PEERS
 from applications.laurel_decoder_lm.schedules import schedule
+from applications.peers import PEERS
 from keras_laurel import exclude_from_weight_decay
 from keras_laurel.applications import LaurelCausalLMPreprocessor, LaurelDecoderLM
 from keras_laurel.applications.laurel_decoder.crossentropy import TokenCrossentropy

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
-from applications.commands import BackendName, FirstSeed, Seeds, errors, print_table, seed_list, stopped
+from applications.commands import BackendName, FirstSeed, Joins, Seeds, errors, print_table, seed_list, stopped
 from applications.errors import UserError
 from applications.memory import keep_freed_memory
 from benchmarks.suite import available_processes, combined, missing, names_of, progress, records_of, run_jobs
@@ -32,7 +32,7 @@ def run(
         str,
         typer.Option(help="Architectures, comma-separated: words of the decoder's mixers, with -then- between them."),
     ] = "attention,gated_linear_attention-then-attention",
-    joins: Annotated[str, typer.Option(help="Comma-separated: add, rw, lr, pa or sums such as rw+lr.")] = "add,rw+lr",
+    joins: Joins = "add,rw+lr",
     seeds: Seeds = 1,
     first_seed: FirstSeed = 0,
     text: Annotated[
@@ -61,9 +61,9 @@ def run(
     """
     with errors():
         choose_backend(backend)
+        from applications.joins import join_arguments
         from benchmarks.isoflop.runs import HEAD_DIM, Run, record_of
         from keras_laurel.applications.laurel_decoder.mixers import MIXERS
-        from keras_laurel.joins import WORDS
 
         for option, value in (("batch-size", batch_size), ("length", length), ("rank", rank)):
             if value < 1:
@@ -85,13 +85,15 @@ def run(
             "rank": rank,
             "num_activations": num_activations,
         }
+        names = names_of("--joins", joins)
+        highest = max(join_arguments(name, rank=rank, num_activations=num_activations)[1]["rank"] for name in names)
         jobs = [
             Run(design, join, width, blocks, budget, seed, **shared)
             for seed in seed_list(first_seed, seeds)
             for budget in sorted(_budgets(budgets))
-            for width, blocks in _sizes(sizes, HEAD_DIM, rank)
+            for width, blocks in _sizes(sizes, HEAD_DIM, highest)
             for design in designs
-            for join in names_of("--joins", joins, WORDS)
+            for join in names
         ]
         left = missing(jobs, out)
         if len(left) < len(jobs):

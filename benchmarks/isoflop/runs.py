@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from applications.joins import join_arguments
 from applications.provenance import provenance
 from applications.tiny_lm.data import load_text
 from keras_laurel import exclude_from_weight_decay
@@ -25,7 +26,7 @@ class Run:
 
     Attributes:
         mixers: Words of `LaurelDecoderBackbone`'s `mixers`, joined by "-then-".
-        join: Word for `keras_laurel.residual`, two in each block.
+        join: See `applications.joins.join_arguments`; two in each block.
         width: Width of the stream, a multiple of 16; heads are 16 wide, feed-forward layers three times the width.
         blocks: Number of blocks.
         budget: Operations of the whole training: three forward passes a step, see `flops`.
@@ -34,8 +35,8 @@ class Run:
         batch_size: Sequences of a step.
         length: Characters of a sequence.
         learning_rate: The highest at width 64; at others it goes with the root of 64 / width.
-        rank: Of the low-rank maps.
-        num_activations: States that PA weighs.
+        rank: Of the low-rank maps, unless `join` names another.
+        num_activations: States that PA weighs, unless `join` names another.
     """
 
     mixers: str
@@ -69,6 +70,9 @@ class Run:
 
 def build(run, vocabulary_size):
     """Returns the model of a run, whose weights are drawn from its seed."""
+    kind, arguments = join_arguments(
+        run.join, rank=run.rank, num_activations=run.num_activations, down_initializer="glorot_uniform"
+    )
     keras.utils.set_random_seed(run.seed)
     backbone = LaurelDecoderBackbone(
         vocabulary_size=vocabulary_size,
@@ -78,10 +82,10 @@ def build(run, vocabulary_size):
         intermediate_dim=3 * run.width,
         mixers=run.mixers.split("-then-"),
         max_sequence_length=run.length,
-        residual=run.join,
-        rank=run.rank,
-        num_activations=run.num_activations,
-        residual_arguments={"down_initializer": "glorot_uniform"},  # as in the records
+        residual=kind,
+        rank=arguments.pop("rank"),
+        num_activations=arguments.pop("num_activations"),
+        residual_arguments=arguments,
     )
     return LaurelCausalLM(backbone)
 
@@ -89,12 +93,14 @@ def build(run, vocabulary_size):
 def flops(model, length):
     """Returns the operations of the forward pass of a sequence; a multiplication and an addition count as two.
 
-    Those of the mixers and feed-forward layers by their own formulas, of the joins' low-rank maps and of the output.
+    Those of mixers, feed-forward layers and hyper-connections by their own formulas, of LAuReL's low-rank maps and of
+    the output.
     Norms, the embedding, and what joins add and scale are left out.
     """
     backbone = model.backbone
     blocks = backbone.transformer_layers
-    total = sum(block.mixer.flops(length) + block.feedforward.flops(length) for block in blocks)
+    layers = [layer for block in blocks for layer in (block.mixer, block.feedforward, *block.joins)]
+    total = sum(layer.flops(length) for layer in layers if hasattr(layer, "flops"))
     kernels = [backbone.token_embedding.embeddings]
     for join in laurel_joins(model).values():
         kernels += [weight for weight in join.trainable_weights if len(weight.shape) == 2]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from applications.backend import choose_backend
-from applications.commands import BackendName, FirstSeed, Seeds, errors, print_table, seed_list, stopped
+from applications.commands import BackendName, FirstSeed, Joins, Seeds, errors, print_table, seed_list, stopped
 from applications.errors import UserError
 from applications.memory import keep_freed_memory
 from benchmarks.mad import settings
@@ -40,9 +40,7 @@ def run(
     architectures: Annotated[
         str, typer.Option(help="Comma-separated; `list` shows them. Mixers with -then- between them are one too.")
     ] = "transformer",
-    joins: Annotated[
-        str, typer.Option(help="Comma-separated joins: add, rw, lr, pa or sums such as rw+lr.")
-    ] = "add,rw,rw+lr,rw+lr+pa",
+    joins: Joins = "add,rw,rw+lr,rw+lr+pa",
     seeds: Seeds = 3,
     first_seed: FirstSeed = 0,
     learning_rates: Annotated[str | None, typer.Option(help="Comma-separated.", show_default="the protocol's")] = None,
@@ -69,15 +67,19 @@ def run(
     with errors():
         plan = _protocol(protocol)
         choose_backend(backend)
+        from applications.joins import join_arguments
         from benchmarks.mad import runner
-        from benchmarks.mad.architectures import mixers_of
-        from keras_laurel.joins import WORDS
+        from benchmarks.mad.architectures import DIM, mixers_of
 
         if processes is not None and processes < 0:
             raise UserError(f"--processes must be at least 0, not {processes}")
         if schedule not in ("cosine", "constant"):
             raise UserError(f"unknown schedule {schedule!r}; known: cosine, constant")
-        names = [names_of("--joins", joins, WORDS), names_of("--architectures", architectures)]
+        names = [names_of("--joins", joins), names_of("--architectures", architectures)]
+        for name in names[0]:
+            _, arguments = join_arguments(name, rank=rank, num_activations=num_activations)
+            if arguments["rank"] >= DIM:
+                raise UserError(f"{name} at rank {arguments['rank']}: the rank must be below {DIM}")
         for name in names[1]:
             mixers_of(name)
         jobs = runner.jobs_of(

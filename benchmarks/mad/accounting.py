@@ -13,8 +13,8 @@ def state_size(model, length):
 def flops(model, length):
     """Returns the operations of the forward pass of a sequence; a multiplication and an addition count as two.
 
-    Those of mixers by their own formulas, of dense layers, and of the joins' low-rank maps. Norms, embeddings and what
-    joins add and scale are left out. A step of training counts three times as many.
+    Those of mixers and hyper-connections by their own formulas, of dense layers, and of LAuReL's low-rank maps. Norms,
+    embeddings and what other joins add and scale are left out. A step of training counts three times as many.
     """
     total = sum(layer.flops(length) for layer in model.layers if hasattr(layer, "flops"))
     kernels = [layer.kernel for layer in model.layers if isinstance(layer, keras.layers.Dense)]

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from applications.joins import join_arguments
 from benchmarks.mad.architectures import DIM, make_mixer, mixers_of
 from keras_laurel import History, residual
 
@@ -20,18 +21,18 @@ def build(task, architecture, join="add", seed=0, rank=12, num_activations=3):
     Args:
         task: A `Task`.
         architecture: See `architectures.mixers_of`.
-        join: Word for `keras_laurel.residual`. The decoder of the auto-encoder has no joins.
+        join: See `join_arguments`. The decoder of the auto-encoder has no joins.
         seed: Integer.
-        rank: Rank of the low-rank maps. With 12 they have the weights of `swiglu-wide`.
-        num_activations: Number of states that PA weighs.
+        rank: Rank of the low-rank maps, unless the join names another. With 12 they have the weights of `swiglu-wide`.
+        num_activations: Number of states that PA weighs, unless the join names another.
 
     Returns:
         A `keras.Model` of int32 tokens `(batch, length)` to logits `(batch, length, vocab_size)`.
 
     Raises:
-        UserError: If there is no such architecture.
-        ValueError: If there is no such join.
+        UserError: If there is no such architecture or join.
     """
+    kind, arguments = join_arguments(join, rank=rank, num_activations=num_activations)
     places = iter(range(1000 * seed, 1000 * (seed + 1)))
 
     def draw_from_here():
@@ -55,8 +56,7 @@ def build(task, architecture, join="add", seed=0, rank=12, num_activations=3):
     for index, name in enumerate(mixers_of(architecture)):
         draw_from_here()
         fx = make_mixer(name, task.input_length, initializer.clone(), index)(norm(x, f"norm_{index}"))
-        joined = residual(join, rank=rank, num_activations=num_activations, name=f"join_{index}")
-        x = history.join(joined, x, fx)
+        x = history.join(residual(kind, name=f"join_{index}", **arguments), x, fx)
     if is_encoder:
         x = ops.expand_dims(x[:, -1], 1) + positions(task.input_length, DIM)
         for index in range(2):

@@ -4,16 +4,17 @@ import collections
 
 import numpy as np
 
+from applications.joins import JOINS
 from applications.results import BASELINE, deviation, interval, spread
 from benchmarks.mad.architectures import ARCHITECTURES, CONTROLS
 from benchmarks.suite import combined as combined
 
 TITLE = "test accuracy in percent, mean ± standard deviation over the seeds; differences with 95% intervals"
+MARKERS = dict(zip(JOINS, "osv^DPX*<>hp"))
 CAVEAT = (
     "Four joins a model: pa has little to look back on. That these scores go with the quality of larger models was "
     "shown among families of mixers, not of joins. A difference within its interval is no proof that there is none."
 )
-JOINS = (BASELINE, "rw", "lr", "pa", "rw+lr", "rw+pa", "lr+pa", "rw+lr+pa")
 
 
 def cells(result):
@@ -192,7 +193,6 @@ def plot(result, path):
     settings = list(dict.fromkeys((row["task"], row["label"]) for row in rows))
     kinds = list(dict.fromkeys((row["architecture"], row["join"]) for row in rows))
     architectures = list(dict.fromkeys(architecture for architecture, _ in kinds))
-    markers = dict(zip(JOINS, "osv^DPX*"))
 
     figure = Figure(figsize=(17, 5), layout="constrained")
     by_setting, by_weights, by_state = figure.subplots(1, 3, width_ratios=(2, 1, 1))
@@ -206,10 +206,10 @@ def plot(result, path):
             places,
             [100 * np.mean(values) for values in own.values()],
             [100 * (deviation(values) or 0) for values in own.values()],
-            fmt=markers[kind[1]],
-            color=f"C{architectures.index(kind[0])}",
+            linestyle="",
             label=" ".join(kind),
             markersize=4,
+            **_style(kind[1], architectures.index(kind[0])),
         )
     by_setting.set_xticks(range(len(settings)), ["\n".join(key) for key in settings], rotation=90, fontsize=7)
     by_setting.set(ylabel="test accuracy, %", title="settings, mean and standard deviation of the seeds")
@@ -221,12 +221,18 @@ def plot(result, path):
             axes.plot(
                 row[key],
                 100 * np.mean(list(row["mean"].values())),
-                markers[row["join"]],
-                color=f"C{architectures.index(row['architecture'])}",
+                linestyle="",
+                **_style(row["join"], architectures.index(row["architecture"])),
             )
         axes.set(xlabel={"weights": "weights", "state": "floats of state"}[key], title="mean of the tasks, %")
         axes.locator_params(axis="x", nbins=4)
     figure.savefig(path, dpi=120)
+
+
+def _style(join, color):
+    word, *changes = join.split("@")
+    hollow = {"markerfacecolor": "none"} if changes else {}
+    return {"marker": MARKERS[word], "color": f"C{color}", **hollow}
 
 
 def _mean(settings, common, task, seed):
@@ -251,4 +257,6 @@ def _mean_and_spread(values):
 def _order(row):
     names = list(ARCHITECTURES)
     place = names.index(row["architecture"]) if row["architecture"] in names else len(names)
-    return row["task"], row["label"] != "baseline", row["label"], place, row["architecture"], JOINS.index(row["join"])
+    word, *changes = row["join"].split("@")
+    of_join = JOINS.index(word), changes
+    return row["task"], row["label"] != "baseline", row["label"], place, row["architecture"], of_join

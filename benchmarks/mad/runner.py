@@ -56,7 +56,7 @@ def jobs_of(protocol, tasks, labels, architectures, joins, learning_rates, weigh
         tasks: Names of tasks.
         labels: Labels of settings, or `None` for all.
         architectures: Names; see `architectures.mixers_of`.
-        joins: Words for `keras_laurel.residual`.
+        joins: Names; see `applications.joins.join_arguments`.
         learning_rates: List of floats.
         weight_decays: List of floats.
         seeds: List of integers.

@@ -27,13 +27,13 @@ class Run:
 
     Attributes:
         architecture: See `architectures.mixers_of`.
-        join: Word for `keras_laurel.residual`.
+        join: See `applications.joins.join_arguments`.
         learning_rate: The highest.
         weight_decay: Of AdamW, on all weights but LAuReL's.
         seed: Of the examples, their order and the first weights.
         schedule: `"cosine"`, as the paper says, or `"constant"`, as its code did.
-        rank: Of the low-rank maps.
-        num_activations: Number of states that PA weighs.
+        rank: Of the low-rank maps, unless `join` names another.
+        num_activations: Number of states that PA weighs, unless `join` names another.
     """
 
     architecture: str

@@ -80,7 +80,7 @@ def folders(tmp_path, monkeypatch):
         (["--set", "batch_size=8"], "4 images to train on are too few for 1 part(s) of batch_size 8"),
         (["--residual", "near"], "unknown residual 'near'; known: add, rw"),
         (["--config", "near"], "unknown config 'near'; known: imagenet_1ep, imagenet_90ep, cifar10_small, smoke"),
-        (["--set", "epochs"], "--set takes key=value, not 'epochs'"),
+        (["--set", "epochs"], "a setting is key=value, not 'epochs'"),
         (["--set", "epoch=3"], f"unknown setting 'epoch'; known: {', '.join(NAMES)}"),
         (["--set", "epochs=3.5"], "epochs takes a whole number, not '3.5'"),
         (["--set", "flip=maybe"], "flip takes true or false, not 'maybe'"),

@@ -25,7 +25,7 @@ def test_settings_are_of_their_fields_types():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("count", "--set takes key=value, not 'count'"),
+        ("count", "a setting is key=value, not 'count'"),
         ("counts=2", "unknown setting 'counts'; known: count, rate, name, on, widths"),
         ("count=1.5", "count takes a whole number, not '1.5'"),
         ("count=none", "count takes a whole number, not 'none'"),

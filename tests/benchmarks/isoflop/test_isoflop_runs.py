@@ -29,6 +29,11 @@ def test_flops_worked_by_hand():
     assert runs.flops(model, 8) == attention + of_blocks.feedforward.flops(8) + 8 * (2 * 2 * 2 * 16 * 2 + 2 * 16 * 10)
 
 
+def test_flops_of_hyper_connections_count():
+    plain, model = (runs.build(dataclasses.replace(TINY, join=join), 10) for join in ("add", "hyperconnections"))
+    assert runs.flops(model, 8) - runs.flops(plain, 8) == 8 * 2 * (2 * 16 * (4 * 6 + 4 * 4 + 4 + 4))
+
+
 def test_steps_spend_the_budget():
     assert runs.num_steps(TINY, 1e6) == 5  # 3e7 / (3 * 1e6 * 2)
     assert runs.num_steps(TINY, 1e9) == 1
@@ -95,7 +100,8 @@ def test_the_table_of_a_study():
         (["--sizes", "40x2"], "widths must be multiples of 16 above the rank, 8, not 40"),
         (["--sizes", "32x2,32x2"], "--sizes names a size twice"),
         (["--mixers", "attention-then-near"], "unknown mixer 'near' in --mixers; known: attention"),
-        (["--joins", "near"], "unknown --joins 'near'"),
+        (["--joins", "near"], "unknown join 'near'"),
+        (["--joins", "add,lr@rank=64"], "widths must be multiples of 16 above the rank, 64, not 32"),
         (["--seeds", 0], "--seeds must be at least 1, not 0"),
         (["--learning-rate", 0], "--learning-rate must be above 0, not 0"),
         (["--processes", -1], "--processes must be at least 0, not -1"),

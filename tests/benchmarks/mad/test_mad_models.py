@@ -10,6 +10,7 @@ from benchmarks.mad import accounting
 from benchmarks.mad.architectures import ARCHITECTURES, mixers_of
 from benchmarks.mad.models import build, positions
 from benchmarks.mad.tasks import Compression, InContextRecall
+from keras_laurel.initializers import ColumnOrthogonal
 
 RECALL = InContextRecall(vocab_size=8, seq_len=8)
 COMPRESSION = Compression(vocab_size=4, seq_len=5)
@@ -35,6 +36,35 @@ def test_weights(architecture, join, weights):
     assert build(InContextRecall(), architecture, join).count_params() == weights
 
 
+@pytest.mark.parametrize(
+    ("join", "weights"),
+    [
+        ("rw+lr@rank=8", 2 + 2 * 128 * 8),
+        ("rw@per_channel=true", 2 * 128),
+        ("rezero", 1),
+        ("layerscale", 128),
+        ("hyperconnections", 16 + 4 + 4 + 128 * 6 + 3),
+    ],
+)
+def test_weights_of_a_join_with_settings_or_of_another_paper(join, weights):
+    plain, model = (build(RECALL, "attention-then-swiglu", name) for name in ("add", join))
+    assert model.count_params() - plain.count_params() == 2 * weights
+    assert model(tokens(RECALL)).shape == (2, 7, 8)
+
+
+def test_weights_of_denseformer_weigh_all_states():
+    plain, model = (build(RECALL, "transformer", name) for name in ("add", "denseformer@num_activations=4"))
+    assert model.count_params() - plain.count_params() == 2 + 3 + 4 + 5
+
+
+def test_settings_of_a_join_reach_it():
+    model = build(RECALL, "mlp", "rw+lr@down_initializer=column_orthogonal@scale=1")
+    join = model.get_layer("join_0")
+    assert isinstance(join.down_initializer, ColumnOrthogonal)
+    assert join.scale == 1.0
+    assert build(RECALL, "mlp", "pa@previous=first").get_layer("join_0").num_activations == 1
+
+
 def test_weights_of_the_auto_encoder():
     encoder = 2_048 + 2 * (66_048 + 135_168 + 256)
     decoder = 2 * (128 + 128 * 128 + 128) + 128 + 128 * 16 + 16
@@ -55,6 +85,13 @@ def test_operations_and_state_are_sums_over_the_layers():
     maps, head = 2 * (2 * 7 * 2 * 128 * 4), 2 * 7 * 128 * 8
     assert accounting.flops(model, 7) == attention.flops(7) + swiglu.flops(7) + maps + head
     assert accounting.state_size(model, 7) == 2 * 7 * 128
+
+
+def test_operations_of_hyper_connections_worked_by_hand():
+    plain, model = (build(RECALL, "mlp", join) for join in ("add", "hyperconnections"))
+    # a position: six weights from each of four streams, four streams into four, the branch into four, one out of four
+    of_a_join = 2 * 128 * (4 * 6 + 4 * 4 + 4 + 4)
+    assert accounting.flops(model, 7) - accounting.flops(plain, 7) == 7 * of_a_join
 
 
 def test_published_states_are_4096_but_for_the_short_convolutions():

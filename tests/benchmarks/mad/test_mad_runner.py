@@ -75,7 +75,10 @@ def test_a_record_of_other_settings_or_a_broken_one_is_named(tmp_path):
         (["run", "--tasks", "near"], "unknown task 'near'; known: in-context-recall"),
         (["run", "--settings", "hard"], "unknown setting 'hard'; known: baseline, headroom"),
         (["run", "--architectures", "near"], "unknown architecture 'near'; known: transformer"),
-        (["run", "--joins", "add,near"], "unknown --joins 'near'; known: add, rw"),
+        (["run", "--joins", "add,near"], "unknown join 'near'; known: add, rw"),
+        (["run", "--joins", "rw@near=1"], "unknown setting 'near'; known: rank, num_activations"),
+        (["run", "--joins", "rw@residual_weights=near"], "rw@residual_weights=near: Expected the form of the residual"),
+        (["run", "--joins", "lr@rank=128"], "lr@rank=128 at rank 128: the rank must be below 128"),
         (["run", "--joins", "add,add"], "--joins names 'add' twice"),
         (["run", "--seeds", 0], "--seeds must be at least 1, not 0"),
         (["run", "--processes", -1], "--processes must be at least 0, not -1"),
@@ -161,6 +164,14 @@ def test_the_table_worked_by_hand():
         ["transformer", "add", "100", "3", "60.0 ± 10.0", "60.0 ± 10.0", ""],
         ["transformer", "rw", "102", "3", "76.7 ± 15.3", "76.7 ± 15.3", "+16.7 ± 14.3"],
     ]
+
+
+def test_joins_with_other_settings_and_of_other_papers_come_after_their_word(tmp_path):
+    order = ["add", "rw", "rw@per_channel=true", "rw+lr", "hyperconnections"]
+    found = report.combined([record(join, 0, 0.5, 0.5) for join in reversed(order)])
+    assert [row["join"] for row in report.cells(found)] == order
+    report.plot(found, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_mean_is_over_what_the_plain_residual_has_too():

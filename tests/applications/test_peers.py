@@ -9,7 +9,8 @@ from keras import ops
 
 from applications.errors import UserError
 from applications.laurel_decoder_lm import configs, model
-from applications.laurel_decoder_lm.peers import PEERS, DenseFormer, HyperConnections, LayerScale, ReZero
+from applications.peers import PEERS, DenseFormer, HyperConnections, LayerScale, ReZero
+from keras_laurel import History
 from keras_laurel.applications.laurel_decoder.tokenizers import LaurelByteTokenizer
 
 X, FX, OLDER = (np.full((1, 2, 3), value, "float32") for value in (2.0, 10.0, 100.0))
@@ -72,6 +73,16 @@ def test_hyper_connections_start_as_the_plain_residual_with_one_stream_read():
     y, *streams = join([X, FX, X, X])
     assert [ops.convert_to_numpy(state)[0, 0].tolist() for state in (y, *streams)] == [[12.0, 12.0, 12.0]] * 3
     assert sorted(ops.convert_to_numpy(join.read).tolist()) == [0.0, 1.0]
+
+
+def test_hyper_connections_hand_their_streams_on_in_a_history():
+    history, first, second = History(), HyperConnections(num_streams=2), HyperConnections(num_streams=2)
+    y = history.join(first, X, FX)
+    assert ops.convert_to_numpy(y).tolist() == (X + FX).tolist()
+    second.build([X.shape] * 4)
+    for weight, value in ((second.write, [0.0, 1.0]), (second.read, [3.0, 5.0])):  # 3 * 12 + 5 * (12 + 10)
+        weight.assign(value)
+    assert ops.convert_to_numpy(history.join(second, y, FX))[0, 0].tolist() == [146.0, 146.0, 146.0]
 
 
 @pytest.mark.parametrize("name", PEERS)

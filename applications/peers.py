@@ -78,8 +78,8 @@ class HyperConnections(_Peer):
     """Joins of `num_streams` streams, mixed by weights of the input (Zhu et al., 2024, arXiv 2409.19606, "DHC").
 
     Of `[x, fx, *streams]` it returns `[y, *streams]`: the streams are mixed and each takes up `fx`, by what the paper
-    calls A_r and B of this branch; then `y`, the input of the next branch, is read from them, by its A_m. At start the
-    streams are equal, and `y` is `x + f(x)`.
+    calls A_r and B of this branch; then `y`, the input of the next branch, is read from them, by its A_m. Where a stack
+    begins, `[x, fx]` will do: every stream is `x`, and `y` is `x + f(x)`.
 
     Two things differ from the paper: which stream a branch reads at first is drawn, not taken in turn, and what leaves
     the last join is read as every other `y`, not the streams' sum. At start neither changes a normalized output.
@@ -107,8 +107,8 @@ class HyperConnections(_Peer):
         )
 
     def call(self, inputs):
-        _, fx, *streams = inputs
-        streams = ops.stack(streams, axis=-2)
+        x, fx, *streams = inputs
+        streams = ops.stack(streams or [x] * self.num_streams, axis=-2)
         kernel = ops.convert_to_tensor(self.kernel)
         changes = ops.tanh(ops.matmul(_rms_normalized(streams), kernel[:, :-1]))
         mix = self.mix + self.mix_scale * changes[..., :-1]
@@ -119,6 +119,14 @@ class HyperConnections(_Peer):
         read = self.read + self.read_scale * change
         y = ops.sum(ops.expand_dims(read, -1) * streams, axis=-2)
         return [y, *ops.unstack(streams, axis=-2)]
+
+    def flops(self, length):
+        """Returns the operations of `length` positions; a multiplication and an addition count as two, norms as none.
+
+        Of each of the n streams come n + 2 weights, and it goes into n streams, takes up the branch and is read.
+        """
+        n, dim = self.num_streams, self.kernel.shape[0]
+        return length * 2 * n * dim * (n + 2 + n + 2)
 
     def compute_output_shape(self, input_shape):
         return [tuple(input_shape[0])] * (1 + self.num_streams)
