@@ -34,6 +34,7 @@ from benchmarks import (
     tpu_scaling_report,
 )
 from benchmarks.isoflop import report as isoflop
+from benchmarks.mad import published as mad_published
 from benchmarks.mad import report as mad
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +63,12 @@ PROGRAMS = {
     "mad": mad,
     "isoflop": isoflop,
 }
-COMPARISONS = {"overview": overview, "equal_time": equal_time, "learning_rates": learning_rates}
+COMPARISONS = {
+    "overview": overview,
+    "equal_time": equal_time,
+    "learning_rates": learning_rates,
+    "mad_published": mad_published,
+}
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)((?: without ([\w ,]+))? -->\n).*?(?=<!-- end table -->)", re.DOTALL)
 
 

@@ -124,10 +124,17 @@ def show():
 def report(
     folder: Annotated[str, typer.Argument(help="Folder of records.")],
     plot: Annotated[str | None, typer.Option(help="Where to draw them, such as mad.png.")] = None,
+    details: Annotated[
+        bool, typer.Option(help="Every setting too: the rate chosen, when 95% were right, the published score.")
+    ] = False,
 ):
-    """Shows what the runs in a folder have found."""
+    """Shows what the runs in a folder have found; those of the published protocol beside the published scores."""
     with errors():
         result = _show(folder)
+        if details:
+            from benchmarks.mad import report as reporting
+
+            print_table("settings", *reporting.detail_cells(result), width=180)
         if plot:
             from benchmarks.mad import report as reporting
 
@@ -135,10 +142,14 @@ def report(
 
 
 def _show(folder):
+    from benchmarks.mad import published
     from benchmarks.mad import report as reporting
 
     result = combined(records_of(folder))
     print_table(reporting.TITLE, *reporting.table_cells(result), width=180)
+    header, rows = published.cells(result)
+    if rows:
+        print_table(published.TITLE, header, rows)
     print(reporting.CAVEAT)
     return result
 

@@ -22,7 +22,8 @@ def cells(result):
 
     `scores` are the test's micro accuracies by seed, at the point of the grid of rates and decays that is best by the
     mean accuracy on the examples to validate with, over the seeds that all points have. `best_of_grid` is the
-    published score, mean of the seeds: the highest macro accuracy of the grid, chosen on the test itself.
+    published score, mean of the seeds: the highest macro accuracy of the grid, chosen on the test itself. `points` says
+    how many points the grid has.
     """
     groups = collections.defaultdict(lambda: collections.defaultdict(dict))
     for run in result["runs"]:
@@ -51,6 +52,7 @@ def cells(result):
                 "state": chosen[0]["state"],
                 "learning_rate": point[0],
                 "weight_decay": point[1],
+                "points": len(grid),
                 "scores": {seed: run["test"]["micro"] for seed, run in zip(seeds, chosen)},
                 "best_of_grid": float(np.mean(best)),
                 "solved_at": [run["solved_at"] for run in chosen],

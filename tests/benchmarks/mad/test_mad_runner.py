@@ -50,8 +50,9 @@ def test_a_suite_in_processes_of_its_own_goes_on_and_is_reported(tmp_path):
     assert (tmp_path / names[0]).stat().st_mtime_ns == before
     assert len(list(tmp_path.iterdir())) == 2
 
-    outcome = invoke("report", tmp_path, "--plot", tmp_path / "plot.png")
+    outcome = invoke("report", tmp_path, "--details", "--plot", tmp_path / "plot.png")
     assert outcome.exit_code == 0, outcome.output
+    assert "95% after" in outcome.output
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
