@@ -4,12 +4,11 @@ import dataclasses
 
 from applications.distribution import ALONE
 from applications.errors import UserError
+from applications.joins import JOINS
 from applications.laurel_decoder_lm import configs, train
 from applications.laurel_decoder_lm.model import check
-from applications.peers import PEERS
 from applications.runs import run_all
 from applications.variants import check_variants
-from keras_laurel.joins import WORDS
 
 
 def experiment(config, variants, seeds, folder, origin, on_run=lambda name, state: None, distribution=ALONE):
@@ -31,7 +30,7 @@ def experiment(config, variants, seeds, folder, origin, on_run=lambda name, stat
         UserError: If a variant is unknown, there are no held-out documents to compare by, or a run raises it.
     """
     check(config)
-    check_variants(variants, (*WORDS, *PEERS))
+    check_variants(variants, JOINS)
     for variant in variants:
         check(configs.with_variant(config, variant))
     if not config.held_out:

@@ -5,13 +5,13 @@ from keras import ops
 
 from applications.errors import UserError
 from applications.initializers import initializer
+from applications.joins import JOINS
 from applications.laurel_decoder_lm.schedules import schedule
 from applications.peers import PEERS
 from keras_laurel import exclude_from_weight_decay
 from keras_laurel.applications import LaurelCausalLMPreprocessor, LaurelDecoderLM
 from keras_laurel.applications.laurel_decoder.crossentropy import TokenCrossentropy
 from keras_laurel.applications.laurel_decoder.sizes import SIZES
-from keras_laurel.joins import WORDS
 
 
 def check(config):
@@ -20,7 +20,7 @@ def check(config):
     Raises:
         UserError: If there are none of the name.
     """
-    for key, known in (("residual", (*WORDS, *PEERS)), ("size", SIZES)):
+    for key, known in (("residual", JOINS), ("size", SIZES)):
         if getattr(config, key) not in known:
             raise UserError(f"unknown {key} {getattr(config, key)!r}; known: {', '.join(known)}")
 
