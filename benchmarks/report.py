@@ -63,11 +63,13 @@ PROGRAMS = {
     "mad": mad,
     "isoflop": isoflop,
 }
+# Tables of one or several results, as functions of `load`.
 COMPARISONS = {
-    "overview": overview,
-    "equal_time": equal_time,
-    "learning_rates": learning_rates,
-    "mad_published": mad_published,
+    "overview": overview.table_cells,
+    "equal_time": equal_time.table_cells,
+    "learning_rates": learning_rates.table_cells,
+    "mad_differences": lambda load: mad.difference_cells(load("mad_cpu")),
+    "mad_published": lambda load: mad_published.cells(load("mad_memorization")),
 }
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)((?: without ([\w ,]+))? -->\n).*?(?=<!-- end table -->)", re.DOTALL)
 
@@ -95,7 +97,7 @@ def markdown_table(name, without=()):
         ValueError: If a column to leave out is not there.
     """
     if name in COMPARISONS:
-        return f"{_table(*COMPARISONS[name].table_cells(load), without=without)}\n"
+        return f"{_table(*COMPARISONS[name](load), without=without)}\n"
     try:
         result = load(name)
     except FileNotFoundError:

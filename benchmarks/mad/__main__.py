@@ -146,10 +146,13 @@ def _show(folder):
     from benchmarks.mad import report as reporting
 
     result = combined(records_of(folder))
-    print_table(reporting.TITLE, *reporting.table_cells(result), width=180)
-    header, rows = published.cells(result)
-    if rows:
-        print_table(published.TITLE, header, rows)
+    for title, (header, rows) in (
+        (reporting.TITLE, reporting.table_cells(result)),
+        (reporting.DIFFERENCES, reporting.difference_cells(result)),
+        (published.TITLE, published.cells(result)),
+    ):
+        if rows:
+            print_table(title, header, rows, width=180)
     print(reporting.CAVEAT)
     return result
 

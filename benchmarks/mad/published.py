@@ -1,7 +1,7 @@
 """Scores of the published benchmark, and runs of it beside them."""
 
 from applications.results import BASELINE
-from benchmarks.mad import report
+from benchmarks.mad.scores import cells as scores_of
 from benchmarks.mad.settings import MAD
 
 TITLE = "runs of the published protocol, in percent, beside the published scores"
@@ -30,16 +30,16 @@ SCORES = {
 def cells(result):
     """Returns the header and the rows of the table of tasks, architectures and joins, as strings.
 
-    Means are over the settings that were run; `best of grid` is the published score, see `report.cells`, of as many
+    Means are over the settings that were run; `best of grid` is the published score, see `scores.cells`, of as many
     points of the grid as were run.
 
     Args:
-        result: Records as `report.combined` gives them; those of other protocols are left out.
+        result: Records as `combined` gives them; those of other protocols are left out.
     """
     runs = [run for run in result["runs"] if run["settings"]["protocol"] == MAD.name]
     grid = len(MAD.learning_rates) * len(MAD.weight_decays)
     groups = {}
-    for row in report.cells({**result, "runs": runs}):
+    for row in scores_of({**result, "runs": runs}):
         groups.setdefault((row["task"], row["architecture"], row["join"]), []).append(row)
     header = [
         "task",
@@ -67,11 +67,6 @@ def cells(result):
             ]
         )
     return header, rows
-
-
-def table_cells(load):
-    """Returns the header and the rows of the table of the document, of what is recorded."""
-    return cells(load("mad_memorization"))
 
 
 def _mean(values):

@@ -1,143 +1,60 @@
-"""What the runs of a suite have found: scores by task, beside the plain residual, and plots."""
-
-import collections
+"""Tables of what the runs of a suite have found."""
 
 import numpy as np
 
-from applications.joins import JOINS
-from applications.results import BASELINE, deviation, interval, spread
-from benchmarks.mad.architectures import ARCHITECTURES, CONTROLS
+from applications.results import deviation, spread
+from benchmarks.mad.plot import plot as plot
+from benchmarks.mad.scores import cells, compared_with, difference, mean_difference, mean_of_tasks, summary
 from benchmarks.suite import combined as combined
 
-TITLE = "test accuracy in percent, mean ± standard deviation over the seeds; differences with 95% intervals"
-MARKERS = dict(zip(JOINS, "osv^DPX*<>hp"))
+TITLE = "test accuracy in percent, mean ± standard deviation over the seeds"
+DIFFERENCES = "minus the accuracy of the plain residual, in points, mean ± half of the 95% interval"
 CAVEAT = (
     "Four joins a model: pa has little to look back on. That these scores go with the quality of larger models was "
     "shown among families of mixers, not of joins. A difference within its interval is no proof that there is none."
 )
 
 
-def cells(result):
-    """Returns one dictionary a setting, architecture and join.
-
-    `scores` are the test's micro accuracies by seed, at the point of the grid of rates and decays that is best by the
-    mean accuracy on the examples to validate with, over the seeds that all points have. `best_of_grid` is the
-    published score, mean of the seeds: the highest macro accuracy of the grid, chosen on the test itself. `points` says
-    how many points the grid has.
-    """
-    groups = collections.defaultdict(lambda: collections.defaultdict(dict))
-    for run in result["runs"]:
-        own = run["settings"]
-        key = (own["task"], own["setting"]["label"], own["architecture"], own["join"])
-        groups[key][own["learning_rate"], own["weight_decay"]][own["seed"]] = run
-    rows = []
-    for (task, label, architecture, join), grid in groups.items():
-        # A point of the grid at which a run diverged is none to choose.
-        grid = {point: runs for point, runs in grid.items() if all(run["test"] for run in runs.values())}
-        if not grid:
-            continue
-        seeds = sorted(set.intersection(*(set(runs) for runs in grid.values())))
-        if not seeds:
-            continue
-        point = max(grid, key=lambda key: np.mean([grid[key][seed]["validation"]["micro"] for seed in seeds]))
-        chosen = [grid[point][seed] for seed in seeds]
-        best = [max(runs[seed]["test"]["macro_per_batch"] for runs in grid.values()) for seed in seeds]
-        rows.append(
-            {
-                "task": task,
-                "label": label,
-                "architecture": architecture,
-                "join": join,
-                "weights": chosen[0]["weights"],
-                "state": chosen[0]["state"],
-                "learning_rate": point[0],
-                "weight_decay": point[1],
-                "points": len(grid),
-                "scores": {seed: run["test"]["micro"] for seed, run in zip(seeds, chosen)},
-                "best_of_grid": float(np.mean(best)),
-                "solved_at": [run["solved_at"] for run in chosen],
-            }
-        )
-    return sorted(rows, key=_order)
-
-
-def compared_with(architecture, join):
-    """Returns the architecture and join that another is set beside.
-
-    That is the plain residual of the same architecture, or of the one that a wider one is the control of; of `None` for
-    the plain residual of any other.
-    """
-    return (architecture if join != BASELINE else CONTROLS.get(architecture)), BASELINE
-
-
-def difference(values, baseline):
-    """Returns the mean difference of what two dictionaries have for each seed, and half of its 95% interval.
-
-    The mean is `None` if they have no seed in common; see `applications.results.interval`.
-    """
-    pairs = [values[seed] - baseline[seed] for seed in values if seed in baseline]
-    return (float(np.mean(pairs)) if pairs else None), interval(pairs)
-
-
-def summary(result):
-    """Returns one dictionary an architecture and join: scores of tasks (means over settings) and their mean, by seed.
-
-    The mean is over the tasks that the plain residual it is set beside has too, in the settings that both have;
-    `plain` is that of the plain residual over the same. See `compared_with`.
-    """
-    found = collections.defaultdict(dict)
-    for row in cells(result):
-        found[row["architecture"], row["join"]][row["task"], row["label"]] = row
-    rows = []
-    for (architecture, join), settings in found.items():
-        plain = found.get(compared_with(architecture, join))
-        common = [key for key in settings if plain is None or key in plain]
-        seeds = set.intersection(*(set(settings[key]["scores"]) for key in common)) if common else set()
-        tasks = {
-            task: {seed: _mean(settings, common, task, seed) for seed in sorted(seeds)}
-            for task in dict.fromkeys(task for task, _ in common)
-        }
-        both = [seed for seed in sorted(seeds) if plain and all(seed in plain[key]["scores"] for key in common)]
-        rows.append(
-            {
-                "architecture": architecture,
-                "join": join,
-                "weights": max(row["weights"] for row in settings.values()),
-                "state": max(row["state"] for row in settings.values()),
-                "tasks": tasks,
-                "mean": {seed: _mean_of_tasks(settings, common, seed) for seed in sorted(seeds)},
-                "plain": {seed: _mean_of_tasks(plain, common, seed) for seed in both},
-            }
-        )
-    return rows
-
-
 def table_cells(result):
     """Returns the header and the rows of the table of architectures and joins, as strings."""
     rows = summary(result)
-    tasks = list(dict.fromkeys(task for row in rows for task in row["tasks"]))
-    header = [
-        "architecture",
-        "join",
-        "weights",
-        "seeds",
-        *(task.replace("-", " ") for task in tasks),
-        "mean",
-        "beside add",
-    ]
+    tasks = _tasks(rows)
+    header = ["architecture", "join", "weights", "seeds", *map(_title, tasks), "mean", "beside add"]
     table = []
     for row in rows:
+        seeds = sorted({len(scores) for scores in row["tasks"].values()})
+        of_tasks = [_mean_and_spread(row["tasks"].get(task, {}).values()) for task in tasks]
+        mean = ""
+        if len(row["tasks"]) == len(tasks) and seeds[0]:
+            value, by_seed = mean_of_tasks(row["tasks"])
+            mean = f"{100 * value:.1f}{spread(deviation(list(by_seed.values())), 1, 100)}"
         table.append(
             [
                 row["architecture"],
                 row["join"],
                 f"{row['weights']:,}",
-                str(len(row["mean"])),
-                *(_mean_and_spread(row["tasks"].get(task, {}).values()) for task in tasks),
-                _mean_and_spread(row["mean"].values()) if len(row["tasks"]) == len(tasks) else "",
-                _beside(row["mean"], row["plain"]),
+                " to ".join(map(str, seeds[:: max(1, len(seeds) - 1)])),
+                *of_tasks,
+                mean,
+                _points(*mean_difference(row)),
             ]
         )
+    return header, table
+
+
+def difference_cells(result):
+    """Returns the header and the rows of the table of what joins change in each task, as strings.
+
+    Differences whose interval leaves zero out are bold.
+    """
+    rows = [row for row in summary(result) if row["plain"]]
+    tasks = _tasks(rows)
+    header = ["architecture", "join", *map(_title, tasks), "all"]
+    table = []
+    for row in rows:
+        found = [difference(row["tasks"][task], row["plain"][task]) if task in row["tasks"] else None for task in tasks]
+        of_tasks = [_points(*each, bold=True) if each else "" for each in found]
+        table.append([row["architecture"], row["join"], *of_tasks, _points(*mean_difference(row), bold=True)])
     return header, table
 
 
@@ -167,7 +84,7 @@ def detail_cells(result):
                 f"{row['learning_rate']:g}",
                 f"{row['weight_decay']:g}",
                 _mean_and_spread(row["scores"].values()),
-                _beside(row["scores"], found.get((row["task"], row["label"], plain), {})),
+                _points(*difference(row["scores"], found.get((row["task"], row["label"], plain), {}))),
                 steps_to_solve(row["solved_at"]),
                 f"{100 * row['best_of_grid']:.1f}",
             ]
@@ -187,78 +104,21 @@ def steps_to_solve(solved_at):
     return words if not never or never == len(ordered) else f"{words}, {never} of {len(ordered)} never"
 
 
-def plot(result, path):
-    """Plots the scores of every setting, and the mean score against weights and state."""
-    from matplotlib.figure import Figure
-
-    rows = cells(result)
-    settings = list(dict.fromkeys((row["task"], row["label"]) for row in rows))
-    kinds = list(dict.fromkeys((row["architecture"], row["join"]) for row in rows))
-    architectures = list(dict.fromkeys(architecture for architecture, _ in kinds))
-
-    figure = Figure(figsize=(17, 5), layout="constrained")
-    by_setting, by_weights, by_state = figure.subplots(1, 3, width_ratios=(2, 1, 1))
-    for index, kind in enumerate(kinds):
-        own = {
-            (r["task"], r["label"]): list(r["scores"].values()) for r in rows if (r["architecture"], r["join"]) == kind
-        }
-        offset = 0.7 * (index + 0.5) / len(kinds) - 0.35
-        places = [settings.index(key) + offset for key in own]
-        by_setting.errorbar(
-            places,
-            [100 * np.mean(values) for values in own.values()],
-            [100 * (deviation(values) or 0) for values in own.values()],
-            linestyle="",
-            label=" ".join(kind),
-            markersize=4,
-            **_style(kind[1], architectures.index(kind[0])),
-        )
-    by_setting.set_xticks(range(len(settings)), ["\n".join(key) for key in settings], rotation=90, fontsize=7)
-    by_setting.set(ylabel="test accuracy, %", title="settings, mean and standard deviation of the seeds")
-    figure.legend(*by_setting.get_legend_handles_labels(), fontsize=6, loc="outside right center")
-    means = summary(result)
-    whole = [row for row in means if len(row["tasks"]) == max(len(other["tasks"]) for other in means)]
-    for axes, key in ((by_weights, "weights"), (by_state, "state")):
-        for row in whole:
-            axes.plot(
-                row[key],
-                100 * np.mean(list(row["mean"].values())),
-                linestyle="",
-                **_style(row["join"], architectures.index(row["architecture"])),
-            )
-        axes.set(xlabel={"weights": "weights", "state": "floats of state"}[key], title="mean of the tasks, %")
-        axes.locator_params(axis="x", nbins=4)
-    figure.savefig(path, dpi=120)
+def _tasks(rows):
+    return list(dict.fromkeys(task for row in rows for task in row["tasks"]))
 
 
-def _style(join, color):
-    word, *changes = join.split("@")
-    hollow = {"markerfacecolor": "none"} if changes else {}
-    return {"marker": MARKERS[word], "color": f"C{color}", **hollow}
+def _title(task):
+    return task.replace("-", " ")
 
 
-def _mean(settings, common, task, seed):
-    return float(np.mean([settings[key]["scores"][seed] for key in common if key[0] == task]))
-
-
-def _mean_of_tasks(settings, common, seed):
-    tasks = dict.fromkeys(task for task, _ in common)
-    return float(np.mean([_mean(settings, common, task, seed) for task in tasks]))
-
-
-def _beside(values, plain):
-    mean, half = difference(values, plain)
-    return "" if mean is None else f"{100 * mean:+.1f}{spread(half, 1, 100)}"
+def _points(mean, half, bold=False):
+    if mean is None:
+        return ""
+    mark = "**" if bold and half is not None and abs(mean) > half else ""
+    return f"{mark}{100 * mean:+.1f}{mark}{spread(half, 1, 100)}"
 
 
 def _mean_and_spread(values):
     values = list(values)
     return f"{100 * np.mean(values):.1f}{spread(deviation(values), 1, 100)}" if values else ""
-
-
-def _order(row):
-    names = list(ARCHITECTURES)
-    place = names.index(row["architecture"]) if row["architecture"] in names else len(names)
-    word, *changes = row["join"].split("@")
-    of_join = JOINS.index(word), changes
-    return row["task"], row["label"] != "baseline", row["label"], place, row["architecture"], of_join
