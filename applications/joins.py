@@ -31,7 +31,7 @@ def join_arguments(name, **defaults):
     """Returns what makes a join: the arguments of `keras_laurel.residual`.
 
     Args:
-        name: `WORD[@KEY=VALUE]...`: one of `JOINS`, and the `Changes`.
+        name: `WORD[@KEY=VALUE]...`: one of `JOINS`, or what has been added to `PEERS`, and the `Changes`.
         **defaults: Arguments, unless the name has others.
 
     Returns:
@@ -45,8 +45,9 @@ def join_arguments(name, **defaults):
     ('rw+lr', {'rank': 8, 'num_activations': 3, 'norm': 'rms'})
     """
     word, *changes = name.split("@")
-    if word not in JOINS:
-        raise UserError(f"unknown join {word!r}; known: {', '.join(JOINS)}")
+    known = (*WORDS, *PEERS)
+    if word not in known:
+        raise UserError(f"unknown join {word!r}; known: {', '.join(known)}")
     changed = {key: value for key, value in vars(with_settings(Changes(), changes)).items() if value is not None}
     if changed.get("previous") == "first":
         changed["num_activations"] = 1

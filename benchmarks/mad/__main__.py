@@ -48,6 +48,7 @@ def run(
     schedule: Annotated[str, typer.Option(help="cosine, or constant as the published code had it.")] = "cosine",
     rank: Annotated[int, typer.Option(help="Of low-rank maps; with 12 the control is transformer-wide.")] = 12,
     num_activations: Annotated[int, typer.Option(help="States that pa weighs.")] = 3,
+    plugin: Annotated[str | None, typer.Option(help="A Python file of mixers and joins of your own.")] = None,
     processes: Annotated[
         int | None,
         typer.Option(
@@ -70,7 +71,9 @@ def run(
         from applications.joins import join_arguments
         from benchmarks.mad import runner
         from benchmarks.mad.architectures import DIM, mixers_of
+        from benchmarks.mad.plugin import load_plugin
 
+        own = {"plugin": plugin, "plugin_version": load_plugin(plugin)} if plugin else {}
         if processes is not None and processes < 0:
             raise UserError(f"--processes must be at least 0, not {processes}")
         if schedule not in ("cosine", "constant"):
@@ -94,6 +97,7 @@ def run(
             schedule=schedule,
             rank=rank,
             num_activations=num_activations,
+            **own,
         )
         folder = out or f"runs/mad/{protocol}"
         left = missing(jobs, folder)

@@ -9,6 +9,7 @@ from applications.results import deviation
 from benchmarks.mad.scores import cells, compared_with, difference, mean_of_tasks, place, summary
 
 MARKERS = dict(zip(JOINS, "osv^DPX*<>hp"))
+OTHER = "d"
 
 
 def plot(result, path):
@@ -26,7 +27,14 @@ def plot(result, path):
         word, *changes = join.split("@")
         hollow = {"markerfacecolor": "none"} if changes else {}
         color = f"C{architectures.index(architecture)}"
-        return {"marker": MARKERS[word], "color": color, "linestyle": "", "markersize": 5, "elinewidth": 0.7, **hollow}
+        return {
+            "marker": MARKERS.get(word, OTHER),
+            "color": color,
+            "linestyle": "",
+            "markersize": 5,
+            "elinewidth": 0.7,
+            **hollow,
+        }
 
     figure = Figure(figsize=(18, 10), layout="constrained")
     (by_score, by_weights), (by_difference, by_state), (by_steps, key) = figure.subplots(3, 2, width_ratios=(3, 1))

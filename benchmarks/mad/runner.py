@@ -105,5 +105,7 @@ def record_of(job, command):
 
     training = importlib.import_module("benchmarks.mad.training")
     keras.backend.clear_session()
+    if "plugin" in job.run:
+        importlib.import_module("benchmarks.mad.plugin").load_plugin(job.run["plugin"])
     found = training.train(job.setting, training.Run(**job.run))
     return {"program": "mad", "command": command, **provenance(), "settings": job.settings, **found}

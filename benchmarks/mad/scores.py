@@ -62,7 +62,7 @@ def place(architecture, join):
     names = list(ARCHITECTURES)
     word, *changes = join.split("@")
     of_architecture = names.index(architecture) if architecture in names else len(names)
-    return of_architecture, architecture, JOINS.index(word), changes
+    return of_architecture, architecture, JOINS.index(word) if word in JOINS else len(JOINS), word, changes
 
 
 def compared_with(architecture, join):

@@ -34,6 +34,8 @@ class Run:
         schedule: `"cosine"`, as the paper says, or `"constant"`, as its code did.
         rank: Of the low-rank maps, unless `join` names another.
         num_activations: Number of states that PA weighs, unless `join` names another.
+        plugin: File that has the architecture's mixers or the join; see `load_plugin`.
+        plugin_version: What `load_plugin` returned of it.
     """
 
     architecture: str
@@ -44,6 +46,8 @@ class Run:
     schedule: str = "cosine"
     rank: int = 12
     num_activations: int = 3
+    plugin: str | None = None
+    plugin_version: str | None = None
 
 
 class Batches(keras.utils.PyDataset):
