@@ -1,7 +1,16 @@
+"""The documents: their code runs, and what they link to is there."""
+
 import re
 from pathlib import Path
 
-README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = [
+    *ROOT.glob("*.md"),
+    *(path for folder in ("applications", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.md")),
+]
 
 
 def test_code_blocks_run_in_order():
@@ -12,7 +21,18 @@ def test_code_blocks_run_in_order():
         exec(compile(block, "README.md", "exec"), names)
 
 
-def test_files_that_it_links_to_exist():
-    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in target]
-    assert targets
-    assert [target for target in targets if not (Path(__file__).parent.parent / target).exists()] == []
+def anchors(document):
+    """Returns what GitHub names the headings of a document."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_headings_that_documents_link_to_exist(document):
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8")):
+        file, _, anchor = target.partition("#")
+        path = document.parent / file if file else document
+        if "://" not in target and not (path.exists() and (not anchor or anchor in anchors(path))):
+            broken.append(target)
+    assert broken == []
