@@ -45,6 +45,14 @@ def test_joins_of_different_kinds_share_one_history():
     ]
 
 
+def test_states_that_a_join_keeps_of_its_own_go_to_the_next():
+    class Keeper(Recorder):
+        def __call__(self, inputs):
+            return [super().__call__(inputs), *(np.full((1, 2), 10 * (inputs[0][0, 0] + 1) + i) for i in range(2))]
+
+    assert run([Keeper(2) for _ in range(3)]) == [[0, -1], [1, -1, 10, 11], [2, -1, 20, 21]]
+
+
 def test_history_starts_anew_where_the_shape_changes():
     history, joins = History(), [LaurelPA(3) for _ in range(5)]
     x = keras.Input((4,))
