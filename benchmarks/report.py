@@ -68,6 +68,7 @@ COMPARISONS = {
     "overview": overview.table_cells,
     "equal_time": equal_time.table_cells,
     "learning_rates": learning_rates.table_cells,
+    "cpp_docs_isoflop_pairs": lambda load: isoflop.paired_cells(load("cpp_docs_isoflop")),
     "mad_differences": lambda load: mad.difference_cells(load("mad_cpu")),
     "mad_published": lambda load: mad_published.cells(load("mad_memorization")),
 }

@@ -128,6 +128,7 @@ def _show(folder):
 
     result = combined(records_of(folder))
     print_table(reporting.TITLE, *reporting.table_cells(result))
+    print_table("losses minus those of the plain residual at the same sizes", *reporting.paired_cells(result))
     print_table("power laws", *reporting.exponent_cells(result))
     print(reporting.CAVEAT)
     return result

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from applications.results import BASELINE
+from applications.results import BASELINE, around, interval
 from benchmarks.isoflop import fits
 from benchmarks.suite import combined as combined
 
@@ -57,6 +57,36 @@ def exponent_cells(result):
         for name, value in found.items():
             low_high = "{:+.3f} to {:+.3f}".format(*around[name]) if name in around else ""
             rows.append([f"{mixers}, {join}", name, f"{value:+.3f}", low_high])
+    return header, rows
+
+
+def paired_cells(result):
+    """Returns the header and the rows of the table of losses minus the plain residual's at the same sizes, as strings.
+
+    Of each budget the sizes, and seeds, that both have and that are near the plain residual's best; see
+    `fits.near_best`. The interval is that of the mean over them.
+    """
+    runs = {}
+    for run in result["runs"]:
+        own = run["settings"]
+        if run["loss"] is not None:
+            size = (own["budget"], own["width"], own["blocks"], own["seed"])
+            runs.setdefault((own["mixers"], own["join"]), {})[size] = run
+    header = ["mixers, join", "budget", "pairs", "mean difference", "95% interval"]
+    rows, found = [], points(result)
+    for mixers, join in found:
+        plain = runs.get((mixers, BASELINE), {})
+        near = {point[:2] for point in fits.near_best(found.get((mixers, BASELINE), []))}
+        for budget in sorted({size[0] for size in plain}) if join != BASELINE else ():
+            pairs = [
+                runs[mixers, join][size]["loss"] - run["loss"]
+                for size, run in plain.items()
+                if size[0] == budget and size in runs[mixers, join] and (budget, run["weights"]) in near
+            ]
+            if pairs:
+                mean = float(np.mean(pairs))
+                cells = [str(len(pairs)), f"{mean:+.4f}", around(mean, interval(pairs))]
+                rows.append([f"{mixers}, {join}", f"{budget:.0e}", *cells])
     return header, rows
 
 

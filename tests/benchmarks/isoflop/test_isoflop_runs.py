@@ -91,6 +91,19 @@ def test_the_table_of_a_study():
     ]
 
 
+def test_the_table_of_pairs_worked_by_hand():
+    def run(join, width, loss, weights):
+        settings = {"mixers": "attention", "join": join, "budget": 1e12, "width": width, "blocks": 1, "seed": 0}
+        return {"settings": settings, "weights": weights, "loss": loss, "state": 64, "date": "2026"}
+
+    plain = [run("add", 16, 3.0, 250), run("add", 32, 2.0, 1000), run("add", 48, 2.5, 2000), run("add", 64, 5.0, 9000)]
+    joined = [run("rw", 16, 2.9, 260), run("rw", 32, 1.8, 1010), run("rw", 64, 1.0, 9010)]
+    # 64 is nine times the best size; 48 has no pair. Differences -0.1 and -0.2, and 12.706 standard errors of two.
+    header, rows = report.paired_cells({"runs": [*joined, *plain]})
+    assert header == ["mixers, join", "budget", "pairs", "mean difference", "95% interval"]
+    assert rows == [["attention, rw", "1e+12", "2", "-0.1500", "-0.7853 to +0.4853"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
