@@ -63,7 +63,7 @@ def run(
         choose_backend(backend)
         from applications.joins import join_arguments
         from benchmarks.isoflop.runs import HEAD_DIM, Run, record_of
-        from keras_laurel.applications.laurel_decoder.mixers import MIXERS
+        from keras_laurel.applications.laurel_decoder.mixers import blocks_of
 
         for option, value in (("batch-size", batch_size), ("length", length), ("rank", rank)):
             if value < 1:
@@ -74,9 +74,10 @@ def run(
             raise UserError(f"--processes must be at least 0, not {processes}")
         designs = names_of("--mixers", mixers)
         for design in designs:
-            for word in design.split("-then-"):
-                if word not in MIXERS:
-                    raise UserError(f"unknown mixer {word!r} in --mixers; known: {', '.join(MIXERS)}")
+            try:
+                blocks_of(design.split("-then-"), "swiglu")
+            except ValueError as error:
+                raise UserError(f"--mixers {design}: {error}") from None
         shared = {
             "text": text,
             "batch_size": batch_size,

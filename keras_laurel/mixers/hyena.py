@@ -119,14 +119,11 @@ class Hyena(keras.layers.Layer):
         gate, read, value = ops.split(projected, 3, axis=-1)
         (z,) = at_least_float32(masked(read * value, attention_mask if cache is None else None))
         taps = ops.cast(self.filter.taps(), z.dtype)
-        if cache is not None:
-            history = ops.slice_update(history, (0, cache_index, 0), z)
-            cache = (history, before)
-        if cache is None or attention_mask is None:
-            y = ops.swapaxes(long_convolution(ops.swapaxes(z, 1, 2), taps), 1, 2)
+        if cache is None:
+            y = convolved(z, taps)
         else:
-            rows = convolution_rows(taps, cache_index, ops.shape(x)[1], ops.shape(history)[1])
-            y = ops.einsum("cts,bsc->btc", rows, history)
+            y, history = convolved_on(z, taps, history, cache_index, from_first=attention_mask is None)
+            cache = (history, before)
         y = project(self.output_dense, gate * ops.cast(y + self.skip * z, self.compute_dtype))
         return y if cache is None else (y, cache)
 
@@ -235,6 +232,23 @@ class ShortProjection(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "dtype": dtype_with_quantized_sublayers(self),
         }
+
+
+def convolved(z, taps):
+    """Returns the long convolution of `z`, `(batch, length, channels)`, with `taps`, `(channels, num_taps)`."""
+    return ops.swapaxes(long_convolution(ops.swapaxes(z, 1, 2), taps), 1, 2)
+
+
+def convolved_on(z, taps, history, index, from_first):
+    """Returns the same of positions that go on from `index`, and `history`, the inputs so far, with `z` put in.
+
+    With `from_first` they are all positions, and `index` is 0.
+    """
+    history = ops.slice_update(history, (0, index, 0), z)
+    if from_first:
+        return convolved(z, taps), history
+    rows = convolution_rows(taps, index, ops.shape(z)[1], ops.shape(history)[1])
+    return ops.einsum("cts,bsc->btc", rows, history), history
 
 
 def masked(x, attention_mask):

@@ -7,9 +7,9 @@ from keras import ops
 
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.heads import at_least_float32
-from keras_laurel.mixers.hyena import ShortProjection, check_length, masked
+from keras_laurel.mixers.hyena import ShortProjection, check_length, convolved, convolved_on, masked
 from keras_laurel.mixers.implicit_filter import ImplicitFilter
-from keras_laurel.mixers.long_convolution import long_convolution
+from keras_laurel.mixers.last_layer import apply
 from keras_laurel.mixers.routing import built_router, check_routing, expert_weights
 
 
@@ -39,10 +39,10 @@ class HyenaExperts(keras.layers.Layer):
 
     Call arguments:
         x: Float tensor of shape `(batch, length, dim)`.
-        attention_mask: As of `Hyena`.
+        attention_mask, cache, cache_index, num_kept, project: As of `Hyena`.
 
     Returns:
-        Tensor of the shape of `x`, in the compute dtype.
+        Tensor of the shape of `x`, in the compute dtype; with a cache, a pair of it and the next cache.
 
     Raises:
         ValueError: If the input is longer than `filter_length`, or `num_active` or `routing` is out of its range.
@@ -99,16 +99,32 @@ class HyenaExperts(keras.layers.Layer):
         )
         self.output_dense.build((*input_shape[:-1], self.expert_dim))
 
-    def call(self, x, attention_mask=None):
+    def empty_cache(self, batch_size, capacity):
+        """Returns the cache before the first of `capacity` positions, all of which the filters read."""
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        return ops.zeros((batch_size, capacity, self.inner), dtype), self.projection.empty_cache(batch_size)
+
+    def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=apply):
         check_length(x, self.filter_length)
-        gate, read, value = ops.split(self.projection(x, attention_mask), 3, axis=-1)
-        z, scores = at_least_float32(masked(read * value, attention_mask), self.router(x))
-        z = ops.swapaxes(z, 1, 2)
-        z = long_convolution(z, ops.cast(self.filter.taps(), z.dtype)) + ops.expand_dims(self.skip, 1) * z
-        y = gate * ops.cast(ops.swapaxes(z, 1, 2), self.compute_dtype)
+        if cache is None:
+            projected = self.projection(x, attention_mask)
+        else:
+            history, before = cache
+            projected, before = self.projection(x, before=before, num_kept=num_kept)
+        gate, read, value = ops.split(projected, 3, axis=-1)
+        z = masked(read * value, attention_mask if cache is None else None)
+        z, scores = at_least_float32(z, self.router(x))
+        taps = ops.cast(self.filter.taps(), z.dtype)
+        if cache is None:
+            y = convolved(z, taps)
+        else:
+            y, history = convolved_on(z, taps, history, cache_index, from_first=attention_mask is None)
+            cache = (history, before)
+        y = gate * ops.cast(y + self.skip * z, self.compute_dtype)
         y = ops.reshape(y, (*ops.shape(x)[:2], self.num_experts, self.expert_dim))
         weights = ops.cast(expert_weights(scores, self.num_active, self.routing), self.compute_dtype)
-        return self.output_dense(ops.einsum("btew,bte->btw", y, weights))
+        y = project(self.output_dense, ops.einsum("btew,bte->btw", y, weights))
+        return y if cache is None else (y, cache)
 
     def state_size(self, length):
         """Returns how many floats stand for `length` positions, the same for any length: see `Hyena.state_size`."""

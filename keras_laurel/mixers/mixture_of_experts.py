@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.heads import at_least_float32
+from keras_laurel.mixers.last_layer import apply
 from keras_laurel.mixers.routing import built_router, check_routing, expert_weights
 
 
@@ -33,6 +34,7 @@ class MixtureOfExperts(keras.layers.Layer):
 
     Call arguments:
         x: Float tensor of shape `(batch, ..., dim)`.
+        project: Function that applies the last layer to its input; by default the layer's call.
 
     Returns:
         Tensor of the shape of `x`, in the compute dtype.
@@ -88,13 +90,13 @@ class MixtureOfExperts(keras.layers.Layer):
         self.output_dense = dense("output", inner, units, self.output_initializer)
         self.router = built_router(self, input_shape)
 
-    def call(self, x):
+    def call(self, x, project=apply):
         h = self.up(x) * ops.gelu(self.gate(x), approximate=True)
         (scores,) = at_least_float32(self.router(x))
         weights = ops.cast(expert_weights(scores, self.num_active, self.routing), self.compute_dtype)
         if not self.mix_experts:
-            return self.output_dense(h * ops.repeat(weights, self.expert_dim, axis=-1))
-        z = self.output_dense(h)
+            return project(self.output_dense, h * ops.repeat(weights, self.expert_dim, axis=-1))
+        z = project(self.output_dense, h)
         z = ops.reshape(z, (*ops.shape(x), self.num_experts))
         return ops.einsum("...de,...e->...d", z, weights)
 

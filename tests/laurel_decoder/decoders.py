@@ -14,7 +14,7 @@ SHAPE = {
     "rank": 2,
     "max_sequence_length": 6,
 }
-PAPER = {"positions": "learned", "norm": "layer", "feedforward": "gelu", "joins": "block", "num_key_value_heads": 2}
+PAPER = {"positions": "learned", "norm": "layer", "feedforward": "mlp", "joins": "block", "num_key_value_heads": 2}
 
 # Each of these must pass what holds for every decoder.
 VARIANTS = {
@@ -25,6 +25,12 @@ VARIANTS = {
     "pa_first": {"residual": "pa", "residual_arguments": {"previous": "first"}},
     "paper_rw+lr+pa": {**PAPER, "residual": "rw+lr+pa", "residual_arguments": {"norm": "rms"}},
     "mixed": {"residual": "rw+lr", "mixers": ("gated_linear_attention", "sliding_attention"), "window": 2},
+    "striped": {
+        "residual": "rw+lr",
+        "mixers": ("mamba", "mamba", "attention", "moe"),  # three blocks, of which the last has a feed-forward layer
+        "num_layers": 3,
+        "intermediate_dim": 8,
+    },
     "block_pa": {"residual": "pa", "joins": "block", "tie_embeddings": False, "head_dim": 6},
 }
 

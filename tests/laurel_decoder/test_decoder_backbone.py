@@ -489,7 +489,15 @@ def test_more_tokens_than_learned_positions_are_refused():
         ({"feedforward": "relu"}, "Received: feedforward='relu'"),
         ({"residual": "near"}, "Received: 'near'"),
         ({"mixers": ("attention", "magic")}, "Received: mixers='magic'"),
-        ({"mixers": ()}, "a word or a sequence of words. Received: none"),
+        ({"mixers": ()}, r"Expected a mixer among `mixers`, a word or a sequence of words. Received: mixers=\[\]"),
+        ({"mixers": "mlp"}, r"Expected a mixer among `mixers`, .* Received: mixers=\['mlp'\]"),
+        (
+            {"mixers": ("swiglu", "mamba")},
+            r"each feed-forward layer after a mixer. Received: mixers=\['swiglu', 'mamba'\]",
+        ),
+        ({"mixers": ("mamba", "moe", "mlp")}, "each feed-forward layer after a mixer"),
+        ({"mixers": ("mamba", "none", "mlp")}, "each feed-forward layer after a mixer"),
+        ({"feedforward": "moe"}, "a multiple of 8, the experts. Received: intermediate_dim=6"),
         ({"num_query_heads": 3, "num_key_value_heads": 2}, "Received: num_heads=3, num_key_value_heads=2"),
     ],
 )
@@ -502,3 +510,32 @@ def test_a_block_takes_one_join_or_two():
     block = backbone("add").transformer_layers[0]
     with pytest.raises(ValueError, match=r"one join or two. Received: 3 joins"):
         LaurelDecoderBlock(block.mixer, block.feedforward, [keras_laurel.residual("add") for _ in range(3)])
+
+
+def test_a_block_without_a_feedforward_layer_takes_one_join():
+    mixer = backbone("add").transformer_layers[0].mixer
+    with pytest.raises(ValueError, match=r"Expected one join. Received: 2 joins"):
+        LaurelDecoderBlock(mixer, None, [keras_laurel.residual("add") for _ in range(2)])
+
+
+def test_feedforward_layers_belong_to_the_mixers_before_them():
+    model = backbone("striped", num_layers=4)
+    blocks = [
+        (block.mixer.name, block.feedforward and type(block.feedforward).__name__, [join.name for join in block.joins])
+        for block in model.transformer_layers
+    ]
+    assert blocks == [
+        ("mamba", None, ["mixer_join"]),
+        ("mamba", None, ["mixer_join"]),
+        ("attention", "MixtureOfExperts", ["mixer_join", "feedforward_join"]),
+        ("mamba", None, ["mixer_join"]),
+    ]
+    assert [block.joins[0].name for block in backbone("striped", joins="block").transformer_layers] == ["join"] * 3
+
+
+def test_a_decoder_of_mixers_alone_is_what_they_say():
+    model, tokens = randomize(backbone("add", mixers="mamba", feedforward=None)), random_tokens()
+    x = model.token_embedding(tokens)
+    for block in model.transformer_layers:
+        x = x + block.mixer(block.mixer_norm(x))
+    assert np.array_equal(to_numpy(model(tokens)), to_numpy(model.layer_norm(x)))

@@ -55,6 +55,7 @@ def greedy(model, inputs):
         ("rw", {"mixers": "sliding_attention", "window": 2}),
         ("rw+lr+pa", {"mixers": ("mamba", "hyena")}),
         ("rw", {"mixers": ("linear_attention", "multi_head_hyena")}),
+        ("rw", {"mixers": ("hyena-experts", "attention", "swiglu")}),
     ],
 )
 def test_generated_greedily_is_what_the_whole_sequence_says(variant, arguments):

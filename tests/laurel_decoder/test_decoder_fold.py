@@ -20,10 +20,12 @@ DECODERS = {
     "rw+lr+pa": ({"residual": "rw+lr+pa"}, "lr+pa"),
     "first": ({"residual": "rw+pa", "residual_arguments": {"previous": "first"}}, "pa"),
     "norm": ({"residual": "rw+lr+pa", "residual_arguments": {"norm": "rms", "scale": 3.0, "drop_path": 0.1}}, "lr+pa"),
-    "layer_norm": ({"residual": "rw", "norm": "layer", "positions": "learned", "feedforward": "gelu"}, "add"),
+    "layer_norm": ({"residual": "rw", "norm": "layer", "positions": "learned", "feedforward": "mlp"}, "add"),
     "callable": ({"residual": keras_laurel.LaurelRW, "rank": None}, "add"),
     "one_join_without_rw": ({"residual": "lr+pa", "joins": "block"}, "lr+pa"),
     "add_layers": ({"residual": keras.layers.Add, "rank": None}, "add"),
+    "striped": ({"residual": "rw", "mixers": ("mamba", "attention", "moe"), "intermediate_dim": 8}, "add"),
+    "one_join_and_no_feedforward": ({"residual": "rw", "joins": "block", "feedforward": None}, "add"),
     "remat": ({"residual": "rw+lr", "remat": True}, "lr"),
     "plain": ({"residual": "add"}, "add"),
 }

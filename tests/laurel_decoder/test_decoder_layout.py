@@ -13,7 +13,7 @@ MESH = keras.distribution.DeviceMesh((2, 4), ("batch", "model"), np.array([f"cpu
 
 
 # Convolutions and scans, the maps of a gate, and features that all heads share.
-WHOLE = re.compile(r"/mamba/|hyena/|/gate_(down|up)/|_features_")
+WHOLE = re.compile(r"/mamba/|hyena(_experts)?/|/router/|/gate_(down|up)/|_features_")
 
 
 def model_of(name):

@@ -8,7 +8,7 @@ from variants import assert_close, to_numpy
 import keras_laurel
 from keras_laurel.applications import LaurelDecoderBackbone
 from keras_laurel.applications.laurel_decoder import scaled_kernels
-from keras_laurel.applications.laurel_decoder.mixers import MIXERS
+from keras_laurel.applications.laurel_decoder.mixers import FEEDFORWARDS, MIXERS
 
 TOLERANCE = 2e-5  # float32, and divisions by small sums in linear attention
 SIGMOID = {"residual_weights": "sigmoid"}
@@ -51,7 +51,8 @@ def unlike(**kwargs):
     "settings",
     [
         {"num_layers": 3, "mixers": ("attention", "gated_linear_attention", "hyena")},
-        {"residual_arguments": SIGMOID, "feedforward": "gelu", "norm": "layer", "positions": "learned"},
+        {"num_layers": 3, "mixers": ("mamba", "hyena-experts", "attention", "moe"), "intermediate_dim": 8},
+        {"residual_arguments": SIGMOID, "feedforward": "mlp", "norm": "layer", "positions": "learned"},
         {"residual_arguments": {"residual_weights": "single"}},
         {"residual": "rw+lr"},
         {"residual": "rw+pa", "num_layers": 3},
@@ -74,9 +75,9 @@ def test_gradients_are_those_of_the_joins(settings, by_the_joins, monkeypatch):
         assert_close(ours[path], gradient, TOLERANCE)
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
-def test_every_sublayer_lets_its_last_layer_be_applied_otherwise(mixer):
-    block = unlike(mixers=mixer, num_layers=1).transformer_layers[0]
+@pytest.mark.parametrize("mixers", [*MIXERS, *(("attention", word) for word in FEEDFORWARDS)])
+def test_every_sublayer_lets_its_last_layer_be_applied_otherwise(mixers):
+    block = unlike(mixers=mixers, num_layers=1, intermediate_dim=8).transformer_layers[0]
     x = np.random.default_rng(0).normal(size=(2, 6, 8)).astype("float32")
     for sublayer in (block.mixer, block.feedforward):
         doubled = sublayer(x, project=lambda layer, inputs: 2 * layer(inputs))

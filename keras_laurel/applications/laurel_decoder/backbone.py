@@ -8,17 +8,15 @@ import keras_hub
 
 from keras_laurel.applications.laurel_decoder.block import NORMS, LaurelDecoderBlock
 from keras_laurel.applications.laurel_decoder.layout import layout_map
-from keras_laurel.applications.laurel_decoder.mixers import MIXERS, make_mixer
+from keras_laurel.applications.laurel_decoder.mixers import FEEDFORWARDS, blocks_of, make_feedforward, make_mixer
 from keras_laurel.applications.laurel_decoder.positions import LearnedPositions
 from keras_laurel.applications.laurel_decoder.scaled_kernels import ScaledKernels
 from keras_laurel.history import ProjectionsAhead, first_states
 from keras_laurel.initializers import ColumnOrthogonal
 from keras_laurel.joins import residual as make_join
 from keras_laurel.layers.low_rank import positive_integer
-from keras_laurel.mixers import MLP, SwiGLU
 
 POSITIONS = ("rotary", "learned")
-FEEDFORWARDS = ("swiglu", "gelu")
 JOINS = ("sublayer", "block")
 
 
@@ -64,7 +62,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
     """A pre-norm Transformer decoder with LAuReL joins.
 
     By default the decoder of today: rotary positions, RMS norms, SwiGLU, grouped queries, no biases, tied embedding.
-    `positions="learned", norm="layer", feedforward="gelu", joins="block"` is the shape of the paper's small LM.
+    `positions="learned", norm="layer", feedforward="mlp", joins="block"` is the shape of the paper's small LM.
 
     Every block has the same weights: where previous activations reach back before the first block, the embedding
     stands in for the states that are missing.
@@ -80,7 +78,9 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         mixers: Word, or sequence of words, for what mixes positions: the blocks take them in turn, so that
             `("mamba", "mamba", "mamba", "attention")` has attention in every fourth. `"attention"`;
             `"sliding_attention"`, which sees `window` positions; `"linear_attention"`, `"gated_linear_attention"`,
-            `"mamba"`, and `"hyena"` and `"multi_head_hyena"`, whose filters are `max_sequence_length` long.
+            `"mamba"`, and `"hyena"`, `"multi_head_hyena"` and `"hyena_experts"`, whose filters are
+            `max_sequence_length` long. With words of `feedforward` (or `"none"`) among them, each belongs to the mixer
+            before it, and other mixers have none: `("mamba", "mamba", "attention", "swiglu")` is three blocks.
         window: Positive integer, the positions that sliding attention sees.
         residual: The join, see `keras_laurel.residual`: `"add"`, `"rw"`, `"lr"`, `"pa"`, a sum such as `"rw+lr"`, or
             a callable that makes a layer. To be loaded again, the callable must be registered with
@@ -90,14 +90,15 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         num_activations: Number k of states weighed, for words with `pa`.
         residual_arguments: Dictionary of further arguments of `keras_laurel.residual`, such as `{"norm": "rms"}`. Words
             take `down_initializer=ColumnOrthogonal()` by default, the paper's for language models.
-        joins: `"sublayer"` for two joins a block, `"block"` for one around all of it.
+        joins: `"sublayer"` for a join after each mixer and feed-forward layer, `"block"` for one around both.
         positions: `"rotary"`, or `"learned"` for an embedding of the position.
         max_sequence_length: Positive integer, the longest input of learned positions and of Hyena's filters.
         rope_max_wavelength: Positive float, of rotary positions.
         norm: `"rms"`, or `"layer"` for a layer normalization without bias.
-        norm_epsilon: Positive float, the epsilon of the norms; or a list of one for each, two a block and the last for
+        norm_epsilon: Positive float, the epsilon of the norms; or a list of one for each, in their order, the last for
             the output, as `keras_laurel.fold` makes it.
-        feedforward: `"swiglu"`, or `"gelu"` for two kernels with GELU between.
+        feedforward: `"swiglu"`; `"mlp"`, two kernels with GELU between; `"moe"`, eight experts of an eighth of the
+            width, two of which have a weight at a position; or `None`. Of all blocks, where `mixers` names none.
         tie_embeddings: Whether the output layer is the embedding transposed.
         dropout: Float in [0, 1), see `LaurelDecoderBlock`.
         remat: See `LaurelDecoderBlock`.
@@ -156,7 +157,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         _one_of("joins", joins, JOINS)
         _one_of("positions", positions, POSITIONS)
         _one_of("norm", norm, NORMS)
-        _one_of("feedforward", feedforward, FEEDFORWARDS)
+        _one_of("feedforward", feedforward, (*FEEDFORWARDS, None))
         sizes = {
             "vocabulary_size": vocabulary_size,
             "num_layers": num_layers,
@@ -170,15 +171,14 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         for key, value in sizes.items():
             positive_integer(key, value)
         mixers = (mixers,) if isinstance(mixers, str) else tuple(mixers)
-        if not mixers:
-            raise ValueError("Expected `mixers` to be a word or a sequence of words. Received: none")
-        for word in mixers:
-            _one_of("mixers", word, MIXERS)
+        blocks = blocks_of(mixers, feedforward)
+        blocks = [blocks[i % len(blocks)] for i in range(num_layers)]
         unknown = set(kwargs) - {"name", "trainable"}  # which keras_hub would not mind
         if unknown:
             raise ValueError(f"Expected arguments of `LaurelDecoderBackbone`. Received: {', '.join(sorted(unknown))}")
 
-        num_norms = 2 * num_layers + 1
+        num_sublayers = sum(1 if feed is None else 2 for _, feed in blocks)
+        num_norms = num_sublayers + 1
         epsilons: Any = norm_epsilon if isinstance(norm_epsilon, (list, tuple)) else [norm_epsilon] * num_norms
         if len(epsilons) != num_norms:
             raise ValueError(
@@ -192,7 +192,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         deviation = math.sqrt(2 / (5 * hidden_dim))
         initializers = {
             "kernel_initializer": keras.initializers.RandomNormal(stddev=deviation),
-            "output_initializer": keras.initializers.RandomNormal(stddev=deviation / math.sqrt(2 * num_layers)),
+            "output_initializer": keras.initializers.RandomNormal(stddev=deviation / math.sqrt(num_sublayers)),
         }
         self.token_embedding = keras.layers.ReversibleEmbedding(
             vocabulary_size,
@@ -222,20 +222,17 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
 
         wavelength: Any = rope_max_wavelength if positions == "rotary" else None
         names = ("mixer_join", "feedforward_join") if joins == "sublayer" else ("join",)
-        all_joins = [[join(name) for name in names] for _ in range(num_layers)]
+        all_joins = [[join(name) for name in (names[:1] if feed is None else names)] for _, feed in blocks]
         weighs_first = any(getattr(join, "previous", "last") == "first" for block in all_joins for join in block)
-        self.transformer_layers = []
-        for i in range(num_layers):
-            mixer = make_mixer(
-                mixers[i % len(mixers)], {**sizes, "head_dim": head_dim}, wavelength, dtype=dtype, **initializers
-            )
-            feed = SwiGLU if feedforward == "swiglu" else MLP
+        self.transformer_layers, of_norms = [], iter(epsilons)
+        for i, (word, feed) in enumerate(blocks):
+            own: Any = [next(of_norms) for _ in range(1 if feed is None else 2)]
             block = LaurelDecoderBlock(
-                mixer,
-                feed(intermediate_dim, name="feedforward", dtype=dtype, **initializers),
+                make_mixer(word, {**sizes, "head_dim": head_dim}, wavelength, dtype=dtype, **initializers),
+                None if feed is None else make_feedforward(feed, intermediate_dim, dtype=dtype, **initializers),
                 all_joins[i],
                 norm=norm,
-                norm_epsilon=epsilons[2 * i : 2 * i + 2],
+                norm_epsilon=own,
                 dropout=dropout,
                 remat=remat,
                 previous="first" if weighs_first else "last",

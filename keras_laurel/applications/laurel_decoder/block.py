@@ -1,5 +1,7 @@
 """A block of the decoder: a sequence mixer, a feed-forward layer and the joins."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -22,16 +24,19 @@ class LaurelDecoderBlock(keras.layers.Layer):
         fx = mixer(norm(x))
         x = join(x, fx + feedforward(norm(x + fx)))
 
+    Without a feed-forward layer a block is `join(x, mixer(norm(x)))`.
+
     The block maps the states of the stream to the states after it, so that previous activations cross blocks without
     being kept anywhere.
 
     Args:
         mixer: A layer `(batch, length, dim)` to the same shape, such as `CausalAttention`. It takes `attention_mask`,
             `cache`, `cache_index`, `num_kept` and `project` as the mixers of this package do.
-        feedforward: A layer of the same shape, such as `SwiGLU`.
-        joins: List of one or two new layers that join `[x, fx, *previous]`, such as `keras_laurel.residual` makes.
+        feedforward: A layer of the same shape, such as `SwiGLU`, or `None`.
+        joins: List of one or two new layers that join `[x, fx, *previous]`, such as `keras_laurel.residual` makes; of
+            one without `feedforward`.
         norm: `"rms"`, or `"layer"` for a layer normalization without bias.
-        norm_epsilon: Positive float, the epsilon of the norms, or a pair of them.
+        norm_epsilon: Positive float, the epsilon of the norms, or a list of one for each.
         dropout: Float in [0, 1), the rate at which training drops channels of what the sublayers return.
         remat: Whether the backward pass computes the block anew from its states, instead of keeping what it needs. Not
             with `dropout` or a join's `drop_path`, which would draw anew. A `keras_laurel.Laurel` join then costs as
@@ -52,7 +57,8 @@ class LaurelDecoderBlock(keras.layers.Layer):
         List of the states after the block, as many as came in; with a cache, a pair of it and the new cache.
 
     Raises:
-        ValueError: If `norm` is unknown, there are not one or two joins, or `remat` meets `dropout` or `drop_path`.
+        ValueError: If `norm` is unknown, there are not as many joins as there may be, or `remat` meets `dropout` or
+            `drop_path`.
 
     Example:
     >>> from keras_laurel.applications.laurel_decoder import LaurelDecoderBlock
@@ -79,8 +85,10 @@ class LaurelDecoderBlock(keras.layers.Layer):
         super().__init__(**kwargs)
         if norm not in NORMS:
             raise ValueError(f"Expected `norm` to be one of {NORMS}. Received: norm={norm!r}")
-        if len(joins) not in (1, 2):
-            raise ValueError(f"Expected one join or two. Received: {len(joins)} joins")
+        if len(joins) not in ((1,) if feedforward is None else (1, 2)):
+            raise ValueError(
+                f"Expected one join{'' if feedforward is None else ' or two'}. Received: {len(joins)} joins"
+            )
         if remat and (dropout or any(getattr(join, "drop_path", 0) for join in joins)):
             raise ValueError(
                 "Expected no `dropout` and no `drop_path` with `remat`: computing a block anew would draw anew. "
@@ -92,11 +100,11 @@ class LaurelDecoderBlock(keras.layers.Layer):
         self.remat = remat
         self.previous = previous
         self.mixer = mixer
-        self.feedforward = feedforward
+        self.feedforward: Any = feedforward
         self.joins = list(joins)
         epsilons = norm_epsilon if isinstance(norm_epsilon, (list, tuple)) else [norm_epsilon] * 2
         self.mixer_norm = self._norm("mixer_norm", epsilons[0])
-        self.feedforward_norm = self._norm("feedforward_norm", epsilons[1])
+        self.feedforward_norm: Any = None if feedforward is None else self._norm("feedforward_norm", epsilons[1])
         self.dropouts = [keras.layers.Dropout(dropout, name=f"dropout_{i}", dtype=self.dtype_policy) for i in range(2)]
         self.supports_masking = True
 
@@ -109,7 +117,8 @@ class LaurelDecoderBlock(keras.layers.Layer):
         shapes = input_shape if isinstance(input_shape[0], (list, tuple)) else [input_shape]
         shape = tuple(shapes[0])
         for layer in (self.mixer_norm, self.mixer, self.feedforward_norm, self.feedforward):
-            layer.build(shape)
+            if layer is not None:
+                layer.build(shape)
         for join in self.joins:
             join.build([shape] * (2 + min(getattr(join, "max_previous", 0), len(shapes) - 1)))
 
@@ -161,10 +170,11 @@ class LaurelDecoderBlock(keras.layers.Layer):
         return keras.remat(run)(*states)
 
     def _call_scaled(self, states, attention_mask, ahead, scaled_kernels):
-        """Returns the states after two joins of which `scaled_kernels` has the residual weights."""
-        mixing = (self.mixer_norm, self.mixer, {"attention_mask": attention_mask})
-        feeding = (self.feedforward_norm, self.feedforward, {})
-        for i, (norm, sublayer, arguments) in enumerate([mixing, feeding]):
+        """Returns the states after joins, one a sublayer, of which `scaled_kernels` has the residual weights."""
+        sublayers: Any = [(self.mixer_norm, self.mixer, {"attention_mask": attention_mask})]
+        if self.feedforward is not None:
+            sublayers.append((self.feedforward_norm, self.feedforward, {}))
+        for i, (norm, sublayer, arguments) in enumerate(sublayers):
             x = scaled_kernels.normalize(norm, states[0])
             scales = scaled_kernels.next()
             fx = self._drop(i, sublayer(x, project=scales.project, **arguments))
@@ -174,6 +184,8 @@ class LaurelDecoderBlock(keras.layers.Layer):
     def _last_branch(self, states, fx, ahead=None):
         """Returns the states before the last join and what it joins to them, from what the mixer returned."""
         fx = self._drop(0, fx)
+        if self.feedforward is None:
+            return states, fx
         if len(self.joins) == 2:
             states = advance(states, self.joins[0], fx, self.previous, ahead)
             return states, self._drop(1, self.feedforward(self.feedforward_norm(states[0])))
@@ -194,7 +206,7 @@ class LaurelDecoderBlock(keras.layers.Layer):
         return {
             **super().get_config(),
             "mixer": keras.saving.serialize_keras_object(self.mixer),
-            "feedforward": keras.saving.serialize_keras_object(self.feedforward),
+            "feedforward": self.feedforward and keras.saving.serialize_keras_object(self.feedforward),
             "joins": [keras.saving.serialize_keras_object(join) for join in self.joins],
             "norm": self.norm,
             "norm_epsilon": self.norm_epsilon,
@@ -209,5 +221,5 @@ class LaurelDecoderBlock(keras.layers.Layer):
             # The block builds its parts, so that the paths of their weights begin with its own.
             return keras.saving.deserialize_keras_object({k: v for k, v in layer.items() if k != "build_config"})
 
-        parts = {key: unbuilt(config[key]) for key in ("mixer", "feedforward")}
+        parts = {key: config[key] and unbuilt(config[key]) for key in ("mixer", "feedforward")}
         return super().from_config({**config, **parts, "joins": [unbuilt(join) for join in config["joins"]]})

@@ -16,7 +16,9 @@ def block(folding, layer, inputs, outputs):
     """The layers in the block, as its `call` calls them."""
     states = list(inputs)
     fx = _branch(folding, layer.mixer_norm, layer.mixer, states[0])
-    if len(layer.joins) == 2:
+    if layer.feedforward is None:
+        pass
+    elif len(layer.joins) == 2:
         states = _join(folding, layer, layer.joins[0], states, fx)
         fx = _branch(folding, layer.feedforward_norm, layer.feedforward, states[0])
     else:
@@ -50,7 +52,7 @@ def fold_block(folding, layer):
     config = {
         **layer.get_config(),
         "joins": [keras.saving.serialize_keras_object(join) for join in joins],
-        "norm_epsilon": _epsilons(folding, layer.mixer_norm, layer.feedforward_norm),
+        "norm_epsilon": _epsilons(folding, *_norms(layer)),
     }
     return LaurelDecoderBlock.from_config(config)
 
@@ -70,7 +72,7 @@ def fold_backbone(folding, model):
             "Expected joins of one kind: a decoder has one `residual`. "
             f"Received: '{model.name}', whose `residual` makes joins of several"
         )
-    norms = [norm for layer in model.transformer_layers for norm in (layer.mixer_norm, layer.feedforward_norm)]
+    norms = [norm for layer in model.transformer_layers for norm in _norms(layer)]
     epsilons = _epsilons(folding, *norms, model.layer_norm)
     config = {**model.get_config(), "norm_epsilon": epsilons[0] if len(set(epsilons)) == 1 else epsilons}
     if kinds:
@@ -78,6 +80,10 @@ def fold_backbone(folding, model):
     copy = LaurelDecoderBackbone.from_config(config)
     folding.copy_values(model, copy)
     return copy
+
+
+def _norms(layer):
+    return [layer.mixer_norm] if layer.feedforward is None else [layer.mixer_norm, layer.feedforward_norm]
 
 
 def _epsilons(folding, *norms):

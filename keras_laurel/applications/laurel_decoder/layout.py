@@ -11,7 +11,7 @@ def layout_map(device_mesh, model_parallel_dim_name="model", data_parallel_dim_n
     must be divisible by its axis: the vocabulary, the numbers of heads and the inner width by the model axis, the width
     by the data axis.
 
-    Everything else is on every device: norms, positions, the weights of Mamba and Hyena, and all LAuReL weights. A
+    Everything else is on every device: norms, positions, routers, the weights of Mamba and Hyena, and LAuReL's. A
     low-rank map is small, and its rank may be smaller than the axis. The stream is divided over the data axis by
     examples, so that their number must be divisible by it.
 
@@ -45,7 +45,8 @@ def layout_map(device_mesh, model_parallel_dim_name="model", data_parallel_dim_n
     # Those that are large enough to be taken for forgotten. Convolutions and scans go over whole channels.
     layout[f"{block}/gated_linear_attention/gate_(down|up)/.*"] = ()
     layout[f"{block}/linear_attention/(query|key)_features_[01]/.*"] = ()
-    layout[f"{block}/(mamba|hyena|multi_head_hyena)/.*"] = ()
+    layout[f"{block}/(mamba|hyena|multi_head_hyena|hyena_experts)/.*"] = ()
+    layout[f"{block}/feedforward/router/.*"] = ()
     layout[".*position_embedding/embeddings"] = ()
     layout[".*transformer_layer_[0-9]+/(mixer_|feedforward_)?join/.*(?<!/output)"] = ()
     # What the joins return. Else the compiler takes the division of the kernels' width for the stream's, and each chip

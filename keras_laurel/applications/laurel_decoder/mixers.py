@@ -1,6 +1,17 @@
-"""The sequence mixers that the decoder's blocks may have, by name."""
+"""The layers that the decoder's blocks may have, by name."""
 
-from keras_laurel.mixers import CausalAttention, GatedLinearAttention, Hyena, LinearAttention, Mamba, MultiHeadHyena
+from keras_laurel.mixers import (
+    MLP,
+    CausalAttention,
+    GatedLinearAttention,
+    Hyena,
+    HyenaExperts,
+    LinearAttention,
+    Mamba,
+    MixtureOfExperts,
+    MultiHeadHyena,
+    SwiGLU,
+)
 
 MIXERS = (
     "attention",
@@ -10,7 +21,48 @@ MIXERS = (
     "mamba",
     "hyena",
     "multi_head_hyena",
+    "hyena_experts",
 )
+FEEDFORWARDS = ("swiglu", "mlp", "moe")
+NUM_EXPERTS = 8
+
+
+def blocks_of(words, feedforward):
+    """Returns the pairs of a mixer's word and a feed-forward layer's, or `None`, that are the blocks of a design.
+
+    Args:
+        words: Word, or sequence of words: of `MIXERS`, and of `FEEDFORWARDS` or `"none"`, which belong to the mixer
+            before them. Hyphens stand for underscores.
+        feedforward: Word of the feed-forward layer of each mixer, or `None`, where `words` are mixers alone.
+
+    Raises:
+        ValueError: If a word is unknown, or there is no mixer, or none for a feed-forward layer.
+
+    Example:
+    >>> from keras_laurel.applications.laurel_decoder.mixers import blocks_of
+    >>> blocks_of(("mamba", "mamba", "attention", "swiglu"), "mlp")
+    [('mamba', None), ('mamba', None), ('attention', 'swiglu')]
+    >>> blocks_of(("mamba", "attention"), "mlp"), blocks_of(("mamba", "none"), "mlp")
+    ([('mamba', 'mlp'), ('attention', 'mlp')], [('mamba', None)])
+    """
+    words = [word.replace("-", "_") for word in ([words] if isinstance(words, str) else words)]
+    known = (*MIXERS, *FEEDFORWARDS, "none")
+    for word in words:
+        if word not in known:
+            raise ValueError(f"Expected `mixers` to be of {known}. Received: mixers={word!r}")
+    if not set(words) & set(MIXERS):
+        raise ValueError(f"Expected a mixer among `mixers`, a word or a sequence of words. Received: mixers={words}")
+    if set(words) <= set(MIXERS):
+        return [(word, feedforward) for word in words]
+    blocks = []
+    for before, word in zip(["", *words], words):
+        if word in MIXERS:
+            blocks.append((word, None))
+        elif before not in MIXERS:
+            raise ValueError(f"Expected each feed-forward layer after a mixer. Received: mixers={words}")
+        elif word != "none":
+            blocks[-1] = (before, word)
+    return blocks
 
 
 def make_mixer(word, backbone, wavelength, **kwargs):
@@ -34,5 +86,27 @@ def make_mixer(word, backbone, wavelength, **kwargs):
         "mamba": Mamba,
         "hyena": lambda **own: Hyena(length, **own),
         "multi_head_hyena": lambda **own: MultiHeadHyena(heads, length, **own),
+        "hyena_experts": lambda **own: HyenaExperts(heads, width or backbone["hidden_dim"] // heads, length, **own),
     }
     return makers[word](name=word, **kwargs)
+
+
+def make_feedforward(word, intermediate_dim, **kwargs):
+    """Makes a new feed-forward layer.
+
+    Args:
+        word: One of `FEEDFORWARDS`.
+        intermediate_dim: Positive integer, the inner width, of all experts together.
+        **kwargs: Initializers and `dtype`.
+
+    Raises:
+        ValueError: If experts do not divide the inner width.
+    """
+    if word == "moe":
+        if intermediate_dim % NUM_EXPERTS:
+            raise ValueError(
+                f"Expected `intermediate_dim` to be a multiple of {NUM_EXPERTS}, the experts. "
+                f"Received: intermediate_dim={intermediate_dim}"
+            )
+        return MixtureOfExperts(NUM_EXPERTS, intermediate_dim // NUM_EXPERTS, name="feedforward", **kwargs)
+    return {"swiglu": SwiGLU, "mlp": MLP}[word](intermediate_dim, name="feedforward", **kwargs)

@@ -40,7 +40,7 @@ SIZES = {
         "max_sequence_length": 512,
         "positions": "learned",
         "norm": "layer",
-        "feedforward": "gelu",
+        "feedforward": "mlp",
         "joins": "block",
         "rank": 32,
         "num_activations": 3,

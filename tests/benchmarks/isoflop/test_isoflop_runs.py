@@ -112,7 +112,10 @@ def test_the_table_of_pairs_worked_by_hand():
         (["--sizes", "32"], "--sizes takes WIDTHxBLOCKS such as 64x3, not '32'"),
         (["--sizes", "40x2"], "widths must be multiples of 16 above the rank, 8, not 40"),
         (["--sizes", "32x2,32x2"], "--sizes names a size twice"),
-        (["--mixers", "attention-then-near"], "unknown mixer 'near' in --mixers; known: attention"),
+        (
+            ["--mixers", "attention-then-near"],
+            "--mixers attention-then-near: Expected `mixers` to be of ('attention', ",
+        ),
         (["--joins", "near"], "unknown join 'near'"),
         (["--joins", "add,lr@rank=64"], "widths must be multiples of 16 above the rank, 64, not 32"),
         (["--seeds", 0], "--seeds must be at least 1, not 0"),

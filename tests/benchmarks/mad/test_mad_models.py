@@ -7,9 +7,11 @@ from variants import to_numpy
 
 from applications.errors import UserError
 from benchmarks.mad import accounting
-from benchmarks.mad.architectures import ARCHITECTURES, mixers_of
+from benchmarks.mad.architectures import ARCHITECTURES, make_mixer, mixers_of
 from benchmarks.mad.models import build, positions
 from benchmarks.mad.tasks import Compression, InContextRecall
+from keras_laurel.applications import LaurelDecoderBackbone
+from keras_laurel.applications.laurel_decoder.mixers import FEEDFORWARDS
 from keras_laurel.initializers import ColumnOrthogonal
 
 RECALL = InContextRecall(vocab_size=8, seq_len=8)
@@ -129,6 +131,17 @@ def test_positions_worked_by_hand():
     # Frequencies 1 and 1/10,000; rows are their sines, then their cosines.
     expected = [[0, 0, 1, 1], [np.sin(1), np.sin(1e-4), np.cos(1), np.cos(1e-4)]]
     np.testing.assert_allclose(positions(2, 4), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "transformer-wide"])
+def test_the_decoder_takes_every_architecture(name):
+    words = ARCHITECTURES[name]
+    sizes = {"num_layers": sum(word not in FEEDFORWARDS for word in words), "num_query_heads": 2, "hidden_dim": 8}
+    decoder = LaurelDecoderBackbone(5, **sizes, intermediate_dim=8, mixers=words, feedforward=None)
+    layers = [layer for block in decoder.transformer_layers for layer in (block.mixer, block.feedforward) if layer]
+    assert [type(layer) for layer in layers] == [
+        type(make_mixer(word, 7, "zeros", index)) for index, word in enumerate(words)
+    ]
 
 
 def test_an_architecture_is_a_name_or_mixers():
