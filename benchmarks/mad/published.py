@@ -31,7 +31,7 @@ def cells(result):
     """Returns the header and the rows of the table of tasks, architectures and joins, as strings.
 
     Means are over the settings that were run; `best of grid` is the published score, see `scores.cells`, of as many
-    points of the grid as were run.
+    points of the grid as were run. The published mean stands beside whole tasks alone.
 
     Args:
         result: Records as `combined` gives them; those of other protocols are left out.
@@ -53,7 +53,8 @@ def cells(result):
     ]
     rows = []
     for (task, architecture, join), found in groups.items():
-        scores = dict(zip(TASKS, SCORES.get(architecture, ()))) if join == BASELINE else {}
+        is_whole = join == BASELINE and len(found) == len(MAD.settings[task])
+        scores = dict(zip(TASKS, SCORES.get(architecture, ()))) if is_whole else {}
         rows.append(
             [
                 task,
