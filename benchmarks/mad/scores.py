@@ -52,7 +52,9 @@ def cells(result):
         )
 
     def order(row):
-        return row["task"], row["label"] != "baseline", row["label"], place(row["architecture"], row["join"])
+        what, _, value = row["label"].partition("=")
+        of_setting = row["label"] != "baseline", what, float(value or 0)
+        return row["task"], of_setting, place(row["architecture"], row["join"])
 
     return sorted(rows, key=order)
 

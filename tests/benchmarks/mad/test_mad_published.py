@@ -1,6 +1,6 @@
 """The table of runs of the published protocol, beside the published scores."""
 
-from benchmarks.mad import published
+from benchmarks.mad import published, scores
 from benchmarks.mad.settings import MAD, MAD_CPU
 
 
@@ -41,6 +41,11 @@ def test_the_table_worked_by_hand():
         ["memorization", "transformer", "rw", "1 of 6", "1 of 6", "10.0", "20.0", ""],
         ["memorization", "mlp", "add", "1 of 6", "1 of 6", "10.0", "20.0", ""],
     ]
+
+
+def test_settings_come_in_the_order_of_the_sweep():
+    runs = [record(setting.label, 0.9, 0.8) for setting in reversed(MAD.settings["memorization"])]
+    assert [row["label"] for row in scores.cells({"runs": runs})] == [s.label for s in MAD.settings["memorization"]]
 
 
 def test_the_published_score_stands_beside_a_whole_task():
