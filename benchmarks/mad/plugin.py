@@ -1,8 +1,9 @@
 """Mixers and joins of a user's own, from a Python file."""
 
 import hashlib
-import importlib.util
 import re
+import sys
+import types
 from pathlib import Path
 
 from applications.errors import UserError
@@ -28,16 +29,17 @@ def load_plugin(path):
         UserError: If there is no such file, or a name is taken or would be read as something else.
     """
     try:
-        version = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+        source = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the plugin {path}: {error.strerror}") from None
+    version = hashlib.sha256(source).hexdigest()[:12]
     if version in _loaded:
         return version
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"the plugin {path} is no Python file, NAME.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # An import might take the bytecode of an earlier version, of the same size and second.
+    module = types.ModuleType(f"mad_plugin_{version}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # where dataclasses and pickle look
+    exec(compile(source, path, "exec"), vars(module))
     mixers, joins = getattr(module, "MIXERS", {}), getattr(module, "JOINS", {})
     if not mixers and not joins:
         raise UserError(f"the plugin {path} has neither MIXERS nor JOINS, dictionaries of names to functions")

@@ -82,9 +82,3 @@ def test_a_file_that_is_not_there_is_one_line_and_exit_code_2(tmp_path):
     outcome = CliRunner().invoke(cli.app, ["run", "--plugin", str(tmp_path / "none.py")])
     assert (outcome.exit_code, outcome.stderr.count("error: ")) == (2, 1)
     assert "cannot read the plugin" in outcome.stderr
-
-
-def test_a_file_that_is_no_python_is_refused(tmp_path):
-    (tmp_path / "layers.txt").write_text("MIXERS = {}")
-    with pytest.raises(UserError, match=r"layers.txt is no Python file"):
-        plugin.load_plugin(str(tmp_path / "layers.txt"))
