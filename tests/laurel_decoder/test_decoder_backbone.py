@@ -534,7 +534,7 @@ def test_feedforward_layers_belong_to_the_mixers_before_them():
 
 
 def test_a_decoder_of_mixers_alone_is_what_they_say():
-    model, tokens = randomize(backbone("add", mixers="mamba", feedforward=None)), random_tokens()
+    model, tokens = randomize(backbone("add", mixers="mamba", feedforward="none")), random_tokens()
     x = model.token_embedding(tokens)
     for block in model.transformer_layers:
         x = x + block.mixer(block.mixer_norm(x))

@@ -25,7 +25,7 @@ DECODERS = {
     "one_join_without_rw": ({"residual": "lr+pa", "joins": "block"}, "lr+pa"),
     "add_layers": ({"residual": keras.layers.Add, "rank": None}, "add"),
     "striped": ({"residual": "rw", "mixers": ("mamba", "attention", "moe"), "intermediate_dim": 8}, "add"),
-    "one_join_and_no_feedforward": ({"residual": "rw", "joins": "block", "feedforward": None}, "add"),
+    "one_join_and_no_feedforward": ({"residual": "rw", "joins": "block", "feedforward": "none"}, "add"),
     "remat": ({"residual": "rw+lr", "remat": True}, "lr"),
     "plain": ({"residual": "add"}, "add"),
 }

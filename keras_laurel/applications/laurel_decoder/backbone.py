@@ -79,8 +79,8 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
             `("mamba", "mamba", "mamba", "attention")` has attention in every fourth. `"attention"`;
             `"sliding_attention"`, which sees `window` positions; `"linear_attention"`, `"gated_linear_attention"`,
             `"mamba"`, and `"hyena"`, `"multi_head_hyena"` and `"hyena_experts"`, whose filters are
-            `max_sequence_length` long. With words of `feedforward` (or `"none"`) among them, each belongs to the mixer
-            before it, and other mixers have none: `("mamba", "mamba", "attention", "swiglu")` is three blocks.
+            `max_sequence_length` long. With words of `feedforward` among them, each belongs to the mixer before it, and
+            other mixers have none: `("mamba", "mamba", "attention", "swiglu")` is three blocks.
         window: Positive integer, the positions that sliding attention sees.
         residual: The join, see `keras_laurel.residual`: `"add"`, `"rw"`, `"lr"`, `"pa"`, a sum such as `"rw+lr"`, or
             a callable that makes a layer. To be loaded again, the callable must be registered with
@@ -98,7 +98,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         norm_epsilon: Positive float, the epsilon of the norms; or a list of one for each, in their order, the last for
             the output, as `keras_laurel.fold` makes it.
         feedforward: `"swiglu"`; `"mlp"`, two kernels with GELU between; `"moe"`, eight experts of an eighth of the
-            width, two of which have a weight at a position; or `None`. Of all blocks, where `mixers` names none.
+            width, two of which have a weight at a position; or `"none"`. Of all blocks, where `mixers` names none.
         tie_embeddings: Whether the output layer is the embedding transposed.
         dropout: Float in [0, 1), see `LaurelDecoderBlock`.
         remat: See `LaurelDecoderBlock`.
@@ -157,7 +157,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         _one_of("joins", joins, JOINS)
         _one_of("positions", positions, POSITIONS)
         _one_of("norm", norm, NORMS)
-        _one_of("feedforward", feedforward, (*FEEDFORWARDS, None))
+        _one_of("feedforward", feedforward, FEEDFORWARDS)
         sizes = {
             "vocabulary_size": vocabulary_size,
             "num_layers": num_layers,
@@ -177,7 +177,7 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
         if unknown:
             raise ValueError(f"Expected arguments of `LaurelDecoderBackbone`. Received: {', '.join(sorted(unknown))}")
 
-        num_sublayers = sum(1 if feed is None else 2 for _, feed in blocks)
+        num_sublayers = sum(1 if feed == "none" else 2 for _, feed in blocks)
         num_norms = num_sublayers + 1
         epsilons: Any = norm_epsilon if isinstance(norm_epsilon, (list, tuple)) else [norm_epsilon] * num_norms
         if len(epsilons) != num_norms:
@@ -222,14 +222,14 @@ class LaurelDecoderBackbone(WithoutPaddingMask, keras_hub.models.Backbone):
 
         wavelength: Any = rope_max_wavelength if positions == "rotary" else None
         names = ("mixer_join", "feedforward_join") if joins == "sublayer" else ("join",)
-        all_joins = [[join(name) for name in (names[:1] if feed is None else names)] for _, feed in blocks]
+        all_joins = [[join(name) for name in (names[:1] if feed == "none" else names)] for _, feed in blocks]
         weighs_first = any(getattr(join, "previous", "last") == "first" for block in all_joins for join in block)
         self.transformer_layers, of_norms = [], iter(epsilons)
         for i, (word, feed) in enumerate(blocks):
-            own: Any = [next(of_norms) for _ in range(1 if feed is None else 2)]
+            own: Any = [next(of_norms) for _ in range(1 if feed == "none" else 2)]
             block = LaurelDecoderBlock(
                 make_mixer(word, {**sizes, "head_dim": head_dim}, wavelength, dtype=dtype, **initializers),
-                None if feed is None else make_feedforward(feed, intermediate_dim, dtype=dtype, **initializers),
+                make_feedforward(feed, intermediate_dim, dtype=dtype, **initializers),
                 all_joins[i],
                 norm=norm,
                 norm_epsilon=own,

@@ -23,17 +23,17 @@ MIXERS = (
     "multi_head_hyena",
     "hyena_experts",
 )
-FEEDFORWARDS = ("swiglu", "mlp", "moe")
+FEEDFORWARDS = ("swiglu", "mlp", "moe", "none")
 NUM_EXPERTS = 8
 
 
 def blocks_of(words, feedforward):
-    """Returns the pairs of a mixer's word and a feed-forward layer's, or `None`, that are the blocks of a design.
+    """Returns the pairs of a mixer's word and a feed-forward layer's that are the blocks of a design.
 
     Args:
-        words: Word, or sequence of words: of `MIXERS`, and of `FEEDFORWARDS` or `"none"`, which belong to the mixer
-            before them. Hyphens stand for underscores.
-        feedforward: Word of the feed-forward layer of each mixer, or `None`, where `words` are mixers alone.
+        words: Word, or sequence of words: of `MIXERS`, and of `FEEDFORWARDS`, each of which belongs to the mixer
+            before it. Hyphens stand for underscores.
+        feedforward: Word of the feed-forward layer of each mixer, where `words` are mixers alone.
 
     Raises:
         ValueError: If a word is unknown, or there is no mixer, or none for a feed-forward layer.
@@ -41,12 +41,12 @@ def blocks_of(words, feedforward):
     Example:
     >>> from keras_laurel.applications.laurel_decoder.mixers import blocks_of
     >>> blocks_of(("mamba", "mamba", "attention", "swiglu"), "mlp")
-    [('mamba', None), ('mamba', None), ('attention', 'swiglu')]
+    [('mamba', 'none'), ('mamba', 'none'), ('attention', 'swiglu')]
     >>> blocks_of(("mamba", "attention"), "mlp"), blocks_of(("mamba", "none"), "mlp")
-    ([('mamba', 'mlp'), ('attention', 'mlp')], [('mamba', None)])
+    ([('mamba', 'mlp'), ('attention', 'mlp')], [('mamba', 'none')])
     """
     words = [word.replace("-", "_") for word in ([words] if isinstance(words, str) else words)]
-    known = (*MIXERS, *FEEDFORWARDS, "none")
+    known = (*MIXERS, *FEEDFORWARDS)
     for word in words:
         if word not in known:
             raise ValueError(f"Expected `mixers` to be of {known}. Received: mixers={word!r}")
@@ -57,10 +57,10 @@ def blocks_of(words, feedforward):
     blocks = []
     for before, word in zip(["", *words], words):
         if word in MIXERS:
-            blocks.append((word, None))
+            blocks.append((word, "none"))
         elif before not in MIXERS:
             raise ValueError(f"Expected each feed-forward layer after a mixer. Received: mixers={words}")
-        elif word != "none":
+        else:
             blocks[-1] = (before, word)
     return blocks
 
@@ -92,7 +92,7 @@ def make_mixer(word, backbone, wavelength, **kwargs):
 
 
 def make_feedforward(word, intermediate_dim, **kwargs):
-    """Makes a new feed-forward layer.
+    """Makes a new feed-forward layer, or returns `None` for `"none"`.
 
     Args:
         word: One of `FEEDFORWARDS`.
@@ -102,6 +102,8 @@ def make_feedforward(word, intermediate_dim, **kwargs):
     Raises:
         ValueError: If experts do not divide the inner width.
     """
+    if word == "none":
+        return None
     if word == "moe":
         if intermediate_dim % NUM_EXPERTS:
             raise ValueError(

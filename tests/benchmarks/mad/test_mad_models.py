@@ -137,7 +137,7 @@ def test_positions_worked_by_hand():
 def test_the_decoder_takes_every_architecture(name):
     words = ARCHITECTURES[name]
     sizes = {"num_layers": sum(word not in FEEDFORWARDS for word in words), "num_query_heads": 2, "hidden_dim": 8}
-    decoder = LaurelDecoderBackbone(5, **sizes, intermediate_dim=8, mixers=words, feedforward=None)
+    decoder = LaurelDecoderBackbone(5, **sizes, intermediate_dim=8, mixers=words, feedforward="none")
     layers = [layer for block in decoder.transformer_layers for layer in (block.mixer, block.feedforward) if layer]
     assert [type(layer) for layer in layers] == [
         type(make_mixer(word, 7, "zeros", index)) for index, word in enumerate(words)
