@@ -110,21 +110,8 @@ class Hyena(keras.layers.Layer):
         return history, self.projection.empty_cache(batch_size)
 
     def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=apply):
-        check_length(x, self.filter_length)
-        if cache is None:
-            projected = self.projection(x, attention_mask)
-        else:
-            history, before = cache
-            projected, before = self.projection(x, before=before, num_kept=num_kept)
-        gate, read, value = ops.split(projected, 3, axis=-1)
-        (z,) = at_least_float32(masked(read * value, attention_mask if cache is None else None))
-        taps = ops.cast(self.filter.taps(), z.dtype)
-        if cache is None:
-            y = convolved(z, taps)
-        else:
-            y, history = convolved_on(z, taps, history, cache_index, from_first=attention_mask is None)
-            cache = (history, before)
-        y = project(self.output_dense, gate * ops.cast(y + self.skip * z, self.compute_dtype))
+        y, cache = gated_convolution(self, x, attention_mask, cache, cache_index, num_kept)
+        y = project(self.output_dense, y)
         return y if cache is None else (y, cache)
 
     def state_size(self, length):
@@ -234,21 +221,30 @@ class ShortProjection(keras.layers.Layer):
         }
 
 
-def convolved(z, taps):
-    """Returns the long convolution of `z`, `(batch, length, channels)`, with `taps`, `(channels, num_taps)`."""
-    return ops.swapaxes(long_convolution(ops.swapaxes(z, 1, 2), taps), 1, 2)
+def gated_convolution(layer, x, attention_mask=None, cache=None, cache_index=None, num_kept=None):
+    """Returns what `output` maps in `Hyena`, see there, and the next cache or `None`.
 
-
-def convolved_on(z, taps, history, index, from_first):
-    """Returns the same of positions that go on from `index`, and `history`, the inputs so far, with `z` put in.
-
-    With `from_first` they are all positions, and `index` is 0.
+    `layer` is `Hyena`, or another with its `projection`, `filter`, `filter_length` and `skip`.
     """
-    history = ops.slice_update(history, (0, index, 0), z)
-    if from_first:
-        return convolved(z, taps), history
-    rows = convolution_rows(taps, index, ops.shape(z)[1], ops.shape(history)[1])
-    return ops.einsum("cts,bsc->btc", rows, history), history
+    check_length(x, layer.filter_length)
+    history = before = None
+    if cache is None:
+        projected = layer.projection(x, attention_mask)
+    else:
+        history, before = cache
+        projected, before = layer.projection(x, before=before, num_kept=num_kept)
+    gate, read, value = ops.split(projected, 3, axis=-1)
+    (z,) = at_least_float32(masked(read * value, attention_mask if cache is None else None))
+    taps = ops.cast(layer.filter.taps(), z.dtype)
+    if cache is not None:
+        history = ops.slice_update(history, (0, cache_index, 0), z)
+        cache = (history, before)
+    if cache is None or attention_mask is None:
+        y = ops.swapaxes(long_convolution(ops.swapaxes(z, 1, 2), taps), 1, 2)
+    else:
+        rows = convolution_rows(taps, cache_index, ops.shape(x)[1], ops.shape(history)[1])
+        y = ops.einsum("cts,bsc->btc", rows, history)
+    return gate * ops.cast(y + layer.skip * z, layer.compute_dtype), cache
 
 
 def masked(x, attention_mask):

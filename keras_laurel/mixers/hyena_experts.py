@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_laurel.layers.quantization import dtype_with_quantized_sublayers
 from keras_laurel.mixers.heads import at_least_float32
-from keras_laurel.mixers.hyena import ShortProjection, check_length, convolved, convolved_on, masked
+from keras_laurel.mixers.hyena import ShortProjection, gated_convolution
 from keras_laurel.mixers.implicit_filter import ImplicitFilter
 from keras_laurel.mixers.last_layer import apply
 from keras_laurel.mixers.routing import built_router, check_routing, expert_weights
@@ -105,22 +105,8 @@ class HyenaExperts(keras.layers.Layer):
         return ops.zeros((batch_size, capacity, self.inner), dtype), self.projection.empty_cache(batch_size)
 
     def call(self, x, attention_mask=None, cache=None, cache_index=None, num_kept=None, project=apply):
-        check_length(x, self.filter_length)
-        if cache is None:
-            projected = self.projection(x, attention_mask)
-        else:
-            history, before = cache
-            projected, before = self.projection(x, before=before, num_kept=num_kept)
-        gate, read, value = ops.split(projected, 3, axis=-1)
-        z = masked(read * value, attention_mask if cache is None else None)
-        z, scores = at_least_float32(z, self.router(x))
-        taps = ops.cast(self.filter.taps(), z.dtype)
-        if cache is None:
-            y = convolved(z, taps)
-        else:
-            y, history = convolved_on(z, taps, history, cache_index, from_first=attention_mask is None)
-            cache = (history, before)
-        y = gate * ops.cast(y + self.skip * z, self.compute_dtype)
+        y, cache = gated_convolution(self, x, attention_mask, cache, cache_index, num_kept)
+        (scores,) = at_least_float32(self.router(x))
         y = ops.reshape(y, (*ops.shape(x)[:2], self.num_experts, self.expert_dim))
         weights = ops.cast(expert_weights(scores, self.num_active, self.routing), self.compute_dtype)
         y = project(self.output_dense, ops.einsum("btew,bte->btw", y, weights))
