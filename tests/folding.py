@@ -1,9 +1,13 @@
 """What the tests of `fold` share."""
 
+import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
 import keras_laurel
+from keras_laurel import History, residual
+
+VECTORS = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
 
 
 def randomize(model, seed=0):
@@ -36,3 +40,21 @@ def assert_folds(model, x):
     assert not [weight.path for weight in folded.weights if weight.path.endswith("logits")]
     assert all(np.array_equal(ops.convert_to_numpy(weight), value) for weight, value in zip(model.weights, before))
     return folded
+
+
+def stack(branch, num_joins=3, before=(), after=(), shape=(4,), pre_norm=layers.RMSNormalization, **join):
+    """A stack of joins around `branch()`, between layers that take any scale."""
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input(shape)
+    for layer in (*before, layers.Dense(4, name="stem")):
+        x = layer(x)
+    history, join = History(), {"kind": "rw", "rank": 2, **join}
+    for i in range(num_joins):
+        x = history.join(residual(**join, name=f"join_{i}"), x, branch(pre_norm()(x) if pre_norm else x))
+    for layer in (*after, layers.Dense(2, name="head")):
+        x = layer(x)
+    return randomize(keras.Model(inputs, x))
+
+
+def dense(x):
+    return layers.Dense(4)(layers.Dense(3, "gelu")(x))

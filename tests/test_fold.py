@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from folding import assert_folds, outputs_of, randomize
+from folding import VECTORS, assert_folds, dense, outputs_of, randomize, stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -15,7 +15,6 @@ from keras_laurel.applications import LaurelResNet50
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
 SEQUENCES = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
-VECTORS = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
 RESNET = {"weights": None, "input_shape": (32, 32, 3), "classes": 3, "num_blocks": (3, 1), "filters": (2, 4)}
 
 # Arguments of `residual`, each of which must fold.
@@ -42,24 +41,6 @@ JOINS_BY_CHANNEL = {
     "rw+lr_norm": {"kind": "rw+lr", "per_channel": True, "norm": "rms"},
     "rw+lr+pa": {"kind": "rw+lr+pa", "per_channel": True},
 }
-
-
-def stack(branch, num_joins=3, before=(), after=(), shape=(4,), pre_norm=layers.RMSNormalization, **join):
-    """A stack of joins around `branch()`, between layers that take any scale."""
-    keras.utils.set_random_seed(0)
-    inputs = x = keras.Input(shape)
-    for layer in (*before, layers.Dense(4, name="stem")):
-        x = layer(x)
-    history, join = History(), {"kind": "rw", "rank": 2, **join}
-    for i in range(num_joins):
-        x = history.join(residual(**join, name=f"join_{i}"), x, branch(pre_norm()(x) if pre_norm else x))
-    for layer in (*after, layers.Dense(2, name="head")):
-        x = layer(x)
-    return randomize(keras.Model(inputs, x))
-
-
-def dense(x):
-    return layers.Dense(4)(layers.Dense(3, "gelu")(x))
 
 
 def test_a_kernel_without_a_norm_takes_alpha_over_beta():
@@ -284,88 +265,6 @@ def test_resnet50_with_residual_weights_loads_into_keras_resnet50(tmp_path):
     np.testing.assert_allclose(outputs_of(plain, IMAGES), outputs_of(model, IMAGES), rtol=1e-5)
 
 
-def deep(num_joins):
-    """Kernels are rotations, so that a rounding grows no further on; each model of a size is the same."""
-    initializer = keras.initializers.Orthogonal(seed=1)
-
-    def rotation(x):
-        return layers.Dense(4, kernel_initializer=initializer, use_bias=False)(x)
-
-    inputs = x = keras.Input((4,))
-    x = layers.Dense(4, kernel_initializer=initializer)(x)
-    for i in range(num_joins):
-        x = LaurelRW("sigmoid", name=f"join_{i}")([x, rotation(layers.RMSNormalization()(x))])
-    return keras.Model(inputs, layers.Dense(2, kernel_initializer=initializer)(layers.RMSNormalization()(x)))
-
-
-DEEP = {}  # made once for all examples
-
-
-@settings(max_examples=8, deadline=None, derandomize=True, database=None)
-@given(logits=st.lists(st.floats(-60, 60), min_size=24, max_size=24))
-def test_any_bounded_weights(logits):
-    assert_folds(with_logits(logits), VECTORS)
-
-
-@settings(max_examples=8, deadline=None, derandomize=True, database=None)
-@given(logits=st.lists(st.floats(-60, 60), min_size=24, max_size=24))
-def test_weights_near_their_bounds(logits):
-    # Where states cancel or leave float32, the unfolded model is itself off, and the folded one is about as far.
-    model = with_logits(logits)
-    exact = in_float64(model, VECTORS)
-    largest = max(np.max(np.abs(exact)), np.finfo("float32").tiny)
-    unfolded, folded = (np.max(np.abs(outputs_of(m, VECTORS) - exact)) / largest for m in (model, fold(model)))
-    assert folded <= max(1e-5, 4 * unfolded)
-
-
-def with_logits(logits):
-    model = DEEP.setdefault(12, deep(12))
-    for i in range(12):
-        model.get_layer(f"join_{i}").residual_weights.logits.assign(logits[2 * i : 2 * i + 2])
-    return model
-
-
-def in_float64(model, x):
-    """Returns what a `deep` model computes, in float64."""
-    first, *rotations, last = (layer for layer in model.layers if isinstance(layer, layers.Dense))
-    norms = [layer for layer in model.layers if isinstance(layer, layers.RMSNormalization)]
-
-    def wide(weight):
-        return ops.convert_to_numpy(weight).astype("float64")
-
-    def normalized(x, norm):
-        return wide(norm.scale) * x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + norm.epsilon)
-
-    x = x.astype("float64") @ wide(first.kernel) + wide(first.bias)
-    for i, (norm, rotation) in enumerate(zip(norms, rotations)):
-        alpha, beta = 2 / (1 + np.exp(-wide(model.get_layer(f"join_{i}").residual_weights.logits)))
-        x = alpha * (normalized(x, norm) @ wide(rotation.kernel)) + beta * x
-    return normalized(x, norms[-1]) @ wide(last.kernel) + wide(last.bias)
-
-
-@pytest.mark.slow_on("jax", "tensorflow")
-@pytest.mark.parametrize(
-    ("alpha", "beta"),
-    [(10, -10), (0, -1), *[pytest.param(*pair, marks=pytest.mark.slow) for pair in ((-3, 0.5), (1, 1))]],
-)
-def test_a_hundred_joins(alpha, beta):
-    model = DEEP.setdefault(100, deep(100))
-    for i in range(100):
-        model.get_layer(f"join_{i}").residual_weights.logits.assign([alpha, beta])
-    folded = assert_folds(model, VECTORS)
-    scales = [layer.scale for layer in folded.layers if isinstance(layer, layers.Rescaling)]
-    assert all(np.log2(scale) % 1 == 0 for scale in scales)
-    assert np.all([np.isfinite(ops.convert_to_numpy(weight)).all() for weight in folded.weights])
-
-
-def test_a_rescaled_skip_with_previous_activations():
-    model = stack(dense, 4, kind="rw+lr+pa", residual_weights="sigmoid")
-    for i in range(4):
-        model.get_layer(f"join_{i}").residual_weights.logits.assign([0.0, -25.0])
-    folded = assert_folds(model, VECTORS)
-    assert any(isinstance(layer, layers.Rescaling) for layer in folded.layers)
-
-
 # What a stream may pass, what a branch may be: some of it folds, some does not.
 STREAM = {
     "relu": lambda x: layers.ReLU()(x),
@@ -413,98 +312,3 @@ def test_any_stack_keeps_its_outputs_or_is_refused(stack):
         assert "Serve the model as it is" in str(error)  # noqa: PT017, either outcome is right
     else:
         assert_folds(model, VECTORS)
-
-
-class Hidden(layers.Layer):
-    def __init__(self):
-        super().__init__(name="hidden")
-        self.join = LaurelRW(name="inner")
-
-    def build(self, shape):
-        self.join.build([shape, shape])
-
-    def call(self, x):
-        return self.join([x, x])
-
-
-def on_the_stream(layer, **kwargs):
-    inputs = keras.Input((4,))
-    x = layers.Dense(4, "tanh", name="stem")(inputs)
-    x = LaurelRW(name="join", **kwargs)([x, layers.Dense(4)(x)])
-    return randomize(keras.Model(inputs, layers.Dense(2)(layer(x))))
-
-
-def twice(layer):
-    inputs = x = keras.Input((4,))
-    x = layers.Dense(4)(x)
-    for _ in range(2):
-        x = layer([x, layers.Dense(4)(x)])
-    return keras.Model(inputs, x)
-
-
-def quantized():
-    model = on_the_stream(layers.ReLU())
-    model.layers[-1].quantize("int8")
-    return model
-
-
-def free(alpha, beta):
-    model = on_the_stream(layers.ReLU(), residual_weights="free")
-    model.get_layer("join").residual_weights.logits.assign([alpha, beta])
-    return model
-
-
-def wrapped():
-    inputs = keras.Input((4,))
-    join = keras_laurel.LaurelWrapper(layers.Dense(4, name="block"), LaurelRW(), name="wrapper")
-    return randomize(keras.Model(inputs, join(inputs)))
-
-
-def whole_stream():
-    inputs = keras.Input((4,), name="x")
-    y = LaurelRW(name="join")([inputs, layers.Dense(4)(inputs)])
-    return randomize(keras.Model(inputs, y, name="net"))
-
-
-def apart():
-    model = stack(lambda x: layers.Dense(4)(x), pre_norm=None, residual_weights="sigmoid", per_channel=True)
-    model.get_layer("join_1").residual_weights.logits.assign([[0.0] * 4, [0.0, 0.0, 0.0, -50.0]])
-    return model
-
-
-def weighed_by_channel():
-    return stack(lambda x: layers.Dense(4)(x), pre_norm=None, kind="rw+pa", per_channel=True)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: on_the_stream(layers.Activation("gelu", name="act")), r"'act' of class Activation.*gelu\(s \* x\)"),
-        (lambda: on_the_stream(layers.ReLU(6, name="act")), "'act' of class ReLU, which is not positively homogeneous"),
-        (lambda: on_the_stream(lambda x: x + 1.0), "of class Add, which adds a constant"),
-        (lambda: on_the_stream(layers.Lambda(lambda x: x, name="own")), "'own' of class Lambda, which may treat"),
-        (
-            lambda: keras.Sequential([keras.Input((4,)), Hidden()]),
-            "Received: join 'hidden/inner', which is called more than once, or by",
-        ),
-        (lambda: twice(LaurelRW(name="join")), "Received: join 'join', which is called more than once, or by"),
-        (whole_stream, "input of model 'net'.*'join' of class Laurel.*alpha = .* and beta = .*output of model 'net'"),
-        (
-            lambda: on_the_stream(layers.LayerNormalization(name="norm"), per_channel=True),
-            "no scale of its own for each channel .* layer 'norm' of class LayerNormalization",
-        ),
-        (weighed_by_channel, "alike in all channels.* Received: layer 'join_1' of class Laurel"),
-        (apart, "range of the floats.* Received: layer 'join_1' of class Laurel, up to which"),
-        (wrapped, "each weigh one branch.*Received: layer 'wrapper' of class LaurelWrapper, around 'block'"),
-        (
-            lambda: free(1.0, -0.5),
-            r"positive residual weights.*'join' of class LaurelRW, with alpha = 1 and beta = -0.5",
-        ),
-        (lambda: free(0.0, 0.5), "with alpha = 0 and beta = 0.5"),
-        (quantized, "not quantized: fold first, then quantize. Received: layer 'dense.*, quantized to int8"),
-        (lambda: Hidden(), "Expected a functional model.*Received: 'hidden' of class Hidden"),
-    ],
-)
-def test_error_names_the_layer_and_why(make, message):
-    with pytest.raises(ValueError, match=message):
-        fold(make())
