@@ -70,6 +70,7 @@ COMPARISONS = {
     "learning_rates": learning_rates.table_cells,
     "cpp_docs_isoflop_pairs": lambda load: isoflop.paired_cells(load("cpp_docs_isoflop")),
     "mad_differences": lambda load: mad.difference_cells(load("mad_cpu")),
+    "mad_headroom_differences": lambda load: mad.difference_cells(load("mad_headroom")),
     "mad_published": lambda load: mad_published.cells(load("mad_memorization")),
 }
 TABLE = re.compile(r"(?<=<!-- table: )(\w+)((?: without ([\w ,]+))? -->\n).*?(?=<!-- end table -->)", re.DOTALL)
